@@ -1,0 +1,55 @@
+"""What clients send: the bodies of protocol v2. Unknown keys are ignored, as the stock servers do."""
+
+from typing import Any
+
+import msgspec
+
+
+class EventStreamRequest(msgspec.Struct):
+    """Body of `POST /threads/{thread_id}/stream/events`."""
+
+    channels: list[str]
+    namespaces: list[list[str]] | None = None
+    depth: msgspec.UnsetType | int | None = msgspec.UNSET
+    since: msgspec.UnsetType | int | None = msgspec.UNSET
+
+
+class CommandEnvelope(msgspec.Struct):
+    """Body of `POST /threads/{thread_id}/commands`."""
+
+    id: int
+    method: str
+    params: dict[str, Any] = {}
+
+
+class RunStartParams(msgspec.Struct):
+    """Parameters of `run.start`."""
+
+    assistant_id: str
+    input: Any = None
+    config: dict[str, Any] | None = None
+    metadata: dict[str, Any] | None = None
+    multitask_strategy: str | None = msgspec.field(default=None, name="multitaskStrategy")
+    interrupt_before: Any = None
+    interrupt_after: Any = None
+
+
+class RespondEntry(msgspec.Struct):
+    """One answer to one interrupt."""
+
+    interrupt_id: str
+    response: Any
+    namespace: list[str] = []
+
+
+class InputRespondParams(msgspec.Struct):
+    """Parameters of `input.respond`: one answer, or several in `responses`."""
+
+    interrupt_id: str | None = None
+    namespace: list[str] = []
+    response: Any = msgspec.UNSET
+    responses: list[RespondEntry] | None = None
+    update: dict[str, Any] | None = None
+    goto: Any = None
+    config: dict[str, Any] | None = None
+    metadata: dict[str, Any] | None = None

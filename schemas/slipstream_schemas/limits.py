@@ -1,0 +1,78 @@
+"""Every bound of the system, with its unit in its name. Relations between bounds are asserted at the end.
+
+A bound that an operator may change is a default of a setting; the others are part of the design.
+"""
+
+from typing import Final
+
+# Wire and ids
+THREAD_ID_CHARS_MAX: Final = 128
+TOKEN_CHARS_MAX: Final = 64
+BODY_BYTES_MAX: Final = 6 * 1024 * 1024
+JSON_DEPTH_MAX: Final = 64
+CHANNELS_MAX: Final = 64
+NAMESPACES_MAX: Final = 64
+NAMESPACE_SEGMENTS_MAX: Final = 32
+METADATA_KEYS_MAX: Final = 256
+IDEMPOTENCY_KEY_CHARS_MAX: Final = 255
+SEARCH_LIMIT_MAX: Final = 1000
+
+# Thread log
+RECORD_LINES_MAX: Final = 256
+"""Stock SDK queues overflow on larger bursts, and `seq` has eight bits for the line."""
+RECORD_BYTES_MAX: Final = 1024 * 1024
+"""A flush is cut here; a single line may be larger, up to `MESSAGE_BYTES_MAX`."""
+MESSAGE_BYTES_MAX: Final = 8 * 1024 * 1024
+RUN_QUEUE_LINES_MAX: Final = 4096
+"""Lines waiting between a graph and its publisher; a full queue slows the graph."""
+DUPLICATE_WINDOW_S: Final = 120
+PUBLISH_DEADLINE_S: Final = 5.0
+PUBLISH_OUTAGE_S: Final = 300.0
+"""How long a run's publisher retries one record through a broker outage before it gives its run up."""
+REQUEST_DEADLINE_S: Final = 5.0
+CONNECT_DEADLINE_S: Final = 10.0
+
+# Deciding
+PENDING_RUNS_MAX: Final = 100
+DECIDE_TRIES_MAX: Final = 64
+RUN_CRASHES_MAX: Final = 3
+"""A run whose holder vanished more often than this ends as `error`."""
+
+# Work
+ACK_WAIT_S: Final = 10.0
+WORK_HEARTBEAT_S: Final = 2.0
+RUNNER_SLOTS: Final = 10
+STALL_LIMIT_S: Final = 60.0
+RUN_TIMEOUT_S: Final = 86_400.0
+DRAIN_GRACE_S: Final = 30.0
+HOLDER_ANSWER_DEADLINE_S: Final = 1.0
+SYNC_NODE_THREADS: Final = 64
+
+# Reading
+PULL_EXPIRES_S: Final = 30.0
+PULL_IDLE_HEARTBEAT_S: Final = 5.0
+PULL_BATCH_RECORDS: Final = 500
+PULL_BATCH_BYTES: Final = 8 * 1024 * 1024
+CONSUMER_INACTIVE_S: Final = 120.0
+TAIL_BUFFER_BYTES_MAX: Final = 4 * 1024 * 1024
+STREAM_CONSUMERS_MAX: Final = 100_000
+SSE_HEARTBEAT_S: Final = 5.0
+SSE_SLICE_EVENTS_MAX: Final = 256
+SSE_SEND_DEADLINE_S: Final = 60.0
+"""A client that takes nothing for this long is dropped."""
+PYTHON_SDK_EVENTS_PER_S: Final = 10_000
+"""The stock Python SDK loses its queue and hangs on faster bursts."""
+
+# Read model
+PROJECTION_WAIT_S: Final = 2.0
+CREATE_PROJECTION_WAIT_S: Final = 1.0
+PROJECTION_BATCH_MAX: Final = 500
+DATABASE_DEADLINE_S: Final = 10.0
+RETRY_AFTER_S: Final = 1
+
+assert RECORD_LINES_MAX <= 256, "seq holds the line in eight bits"
+assert RECORD_BYTES_MAX < MESSAGE_BYTES_MAX
+assert BODY_BYTES_MAX < MESSAGE_BYTES_MAX, "a command must fit into one record"
+assert PUBLISH_DEADLINE_S < DUPLICATE_WINDOW_S / 2
+assert 2 * WORK_HEARTBEAT_S < ACK_WAIT_S
+assert 2 * PULL_IDLE_HEARTBEAT_S < PULL_EXPIRES_S

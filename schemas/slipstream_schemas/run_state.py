@@ -1,0 +1,430 @@
+"""Deciding: the folded state of a thread, and the transitions that lead from one to the next.
+
+Theory of operation. The control log of a thread is a chain of transitions. Each carries the whole folded state that it
+leads to, so reading the head is enough to decide, and appending with the head's seq as the expectation makes the
+decision atomic: of many concurrent ones exactly one is stored, the others read again. Nothing here does I/O or reads a
+clock; every function takes a state and returns the transition, or raises `Conflict` or `Rejected`, and then nothing is
+written.
+
+A run's life: pending → running (attempts from 1) → ended. `ended` and the terminal event of the thread log are two
+appends to two streams. Between them the terminal event is *owed*: its exact bytes lie in the folded state until a
+holder of the lease has seen that they are in the thread log.
+"""
+
+from typing import Any, Literal
+
+import msgspec
+
+from slipstream_schemas.errors import Conflict, NoSuchInterrupt, NotFound, Rejected
+from slipstream_schemas.limits import PENDING_RUNS_MAX
+
+ThreadStatus = Literal["idle", "busy", "interrupted", "error"]
+RunStatus = Literal["pending", "running", "success", "error", "timeout", "interrupted"]
+EndStatus = Literal["success", "error", "timeout", "interrupted"]
+Strategy = Literal["reject", "enqueue", "interrupt", "rollback"]
+CancelAction = Literal["interrupt", "rollback"]
+TransitionName = Literal[
+    "thread_created",
+    "thread_patched",
+    "thread_deleted",
+    "thread_settled",
+    "run_created",
+    "run_started",
+    "run_released",
+    "run_cancel_requested",
+    "run_ended",
+    "run_rolled_back",
+]
+
+
+class RunningRun(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The run that executes. `holder` is None between a hand-back and the next attempt.
+
+    `crashes` counts attempts whose holder vanished; `checkpoint_id` and `null_writes` are what attempt 1 found, for the
+    retry rule of commands.
+    """
+
+    run_id: str
+    created_seq: int
+    graph_id: str
+    attempt: int
+    holder: str | None
+    fence: int
+    crashes: int = 0
+    checkpoint_id: str | None = None
+    null_writes: int = 0
+    cancel: CancelAction | None = None
+    log_seq: int = 0
+
+
+class PendingRun(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A run that waits for its predecessor. `created_seq` 0 stands for the transition that carries this state."""
+
+    run_id: str
+    created_seq: int
+    graph_id: str
+    log_seq: int = 0
+
+
+class OwedTerminal(msgspec.Struct, frozen=True):
+    """A terminal record that may not be in the thread log yet; if it is, it lies after `after_stream_seq`."""
+
+    run_id: str
+    after_stream_seq: int
+    body: str
+
+
+class OpenInterrupt(msgspec.Struct, frozen=True):
+    """An interrupt that waits for an answer."""
+
+    id: str
+    namespace: tuple[str, ...] = ()
+    task_id: str = ""
+
+
+class ThreadState(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a thread's control log folds to."""
+
+    thread_id: str
+    status: ThreadStatus = "idle"
+    deleted: bool = False
+    running: RunningRun | None = None
+    pending: tuple[PendingRun, ...] = ()
+    owed: tuple[OwedTerminal, ...] = ()
+    interrupts: tuple[OpenInterrupt, ...] = ()
+    log_floor: int = 0
+
+
+class Transition(msgspec.Struct, frozen=True):
+    """One record of the control log. `payload` is the transition's own struct, as JSON."""
+
+    name: TransitionName
+    command_id: str
+    at_ms: int
+    state: ThreadState
+    payload: msgspec.Raw = msgspec.Raw(b"{}")
+
+
+class ThreadCreated(msgspec.Struct, omit_defaults=True):
+    """A thread exists from now on."""
+
+    metadata: dict[str, Any] = {}
+
+
+class ThreadPatched(msgspec.Struct, omit_defaults=True):
+    """Keys to merge into the thread's metadata."""
+
+    metadata: dict[str, Any] = {}
+
+
+class RunCreated(msgspec.Struct, omit_defaults=True):
+    """Everything that a runner needs to execute a run, resolved when the run was accepted.
+
+    `log_seq` is the thread log's last stream_seq then: the run's first record lies behind it. `supersedes` names the
+    runs that this one cancels. `thread_metadata` is set when the run creates its thread. `kwargs` is what the request
+    said, for the row.
+    """
+
+    run_id: str
+    thread_id: str
+    assistant_id: str
+    graph_id: str
+    input: Any = None
+    command: dict[str, Any] | None = None
+    config: dict[str, Any] = {}
+    context: dict[str, Any] | None = None
+    metadata: dict[str, Any] = {}
+    strategy: Strategy = "enqueue"
+    supersedes: tuple[str, ...] = ()
+    interrupt_before: Any = None
+    interrupt_after: Any = None
+    durability: str = "async"
+    checkpoint: dict[str, Any] | None = None
+    stream_modes: tuple[str, ...] = ()
+    kwargs: dict[str, Any] = {}
+    log_seq: int = 0
+    thread_metadata: dict[str, Any] | None = None
+    user_id: str = ""
+    request_id: str = ""
+
+
+class RunStarted(msgspec.Struct, omit_defaults=True):
+    """An attempt begins."""
+
+    run_id: str
+    attempt: int
+    holder: str
+    fence: int
+    checkpoint_id: str | None = None
+    null_writes: int = 0
+
+
+class RunReleased(msgspec.Struct):
+    """A holder hands its run back, unfinished."""
+
+    run_id: str
+    attempt: int
+
+
+class RunCancelRequested(msgspec.Struct):
+    """A run shall stop. `ended` says that it had not started, so that this transition ended it."""
+
+    run_id: str
+    action: CancelAction
+    ended: bool = False
+
+
+class RunEnded(msgspec.Struct, omit_defaults=True):
+    """A run is over. `values_seq` is the wire seq of its last root `values` line, 0 when it had none.
+
+    `interrupts` is the thread row's form, `{task_id: [{id, value}]}`.
+    """
+
+    run_id: str
+    attempt: int
+    status: EndStatus
+    thread_status: ThreadStatus
+    error: dict[str, str] | None = None
+    values_seq: int = 0
+    interrupts: dict[str, Any] = {}
+
+
+class RunRolledBack(msgspec.Struct):
+    """A run and what it wrote are gone."""
+
+    run_id: str
+    thread_status: ThreadStatus = "idle"
+
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(Transition).decode
+
+
+def encode_transition(transition: Transition) -> bytes:
+    """The record's body."""
+    return _encode(transition)
+
+
+def decode_transition(body: bytes) -> Transition:
+    """The transition of a record. Raises: msgspec.DecodeError."""
+    return _decode(body)
+
+
+def is_busy(state: ThreadState) -> bool:
+    """Whether a run executes or waits."""
+    return state.running is not None or bool(state.pending)
+
+
+def existing(state: ThreadState | None) -> ThreadState:
+    """The state of a thread that must exist. Raises: NotFound."""
+    if state is None or state.deleted:
+        raise NotFound("Thread not found.")
+    return state
+
+
+def transition(
+    name: TransitionName, command_id: str, at_ms: int, state: ThreadState, payload: object = None
+) -> Transition:
+    """Put a transition together; the status follows from the runs."""
+    if is_busy(state) and state.status != "busy":
+        state = msgspec.structs.replace(state, status="busy")
+    raw = msgspec.Raw(_encode({} if payload is None else payload))
+    return Transition(name, command_id, at_ms, state, raw)
+
+
+def resolved_created_seq(run: PendingRun, head_seq: int) -> int:
+    """The control seq of a pending run's `run_created`: 0 in the state stands for the head itself."""
+    return run.created_seq or head_seq
+
+
+def resolve(state: ThreadState, head_seq: int) -> ThreadState:
+    """Replace the 0 that stands for "this very record" by the head's seq. Call it on every head that is read."""
+    if not any(run.created_seq == 0 for run in state.pending):
+        return state
+    pending = tuple(
+        run if run.created_seq else msgspec.structs.replace(run, created_seq=head_seq) for run in state.pending
+    )
+    return msgspec.structs.replace(state, pending=pending)
+
+
+def create_thread(
+    state: ThreadState | None, thread_id: str, command_id: str, at_ms: int, created: ThreadCreated
+) -> Transition:
+    """Raises: Conflict when the thread exists."""
+    if state is not None and not state.deleted:
+        raise Conflict(f"Thread {thread_id} already exists.")
+    return transition("thread_created", command_id, at_ms, ThreadState(thread_id), created)
+
+
+def patch_thread(state: ThreadState | None, command_id: str, at_ms: int, patched: ThreadPatched) -> Transition:
+    """Raises: NotFound."""
+    return transition("thread_patched", command_id, at_ms, existing(state), patched)
+
+
+def delete_thread(state: ThreadState | None, command_id: str, at_ms: int) -> Transition:
+    """Delete a thread and whatever runs on it. Raises: NotFound."""
+    known = existing(state)
+    return transition("thread_deleted", command_id, at_ms, ThreadState(known.thread_id, deleted=True))
+
+
+def create_run(
+    state: ThreadState | None, command_id: str, at_ms: int, created: RunCreated, *, answers: tuple[OpenInterrupt, ...] = ()
+) -> Transition:
+    """Accept a run by its multitask strategy; the thread is created if it does not exist and `thread_metadata` is set.
+
+    `answers` are the interrupts that the run answers: they must be open, and are taken off, so that one of many
+    concurrent answers wins. The superseded pending runs leave the queue here; the caller ends them by `cancel_pending`
+    beforehand or lets this transition name them in `supersedes` and owe their terminal records (`owed` of the caller).
+    Raises: NotFound, Conflict (strategy `reject` on a busy thread), NoSuchInterrupt, Rejected (too many pending runs).
+    """
+    if state is None or state.deleted:
+        if created.thread_metadata is None:
+            raise NotFound("Thread or assistant not found.")
+        state = ThreadState(created.thread_id)
+    if created.strategy == "reject" and is_busy(state):
+        raise Conflict("Thread is already running a task. Wait for it to finish or choose a different multitask strategy.")
+    if len(state.pending) >= PENDING_RUNS_MAX:
+        raise Conflict(f"Thread has {PENDING_RUNS_MAX} pending runs already.")
+    state = _without_answered(state, answers)
+    if created.strategy in ("interrupt", "rollback") and state.running is not None:
+        action: CancelAction = "rollback" if created.strategy == "rollback" else "interrupt"
+        created.supersedes = (state.running.run_id, *(run.run_id for run in state.pending))
+        if state.running.cancel is None:
+            state = msgspec.structs.replace(state, running=msgspec.structs.replace(state.running, cancel=action))
+    elif created.strategy in ("interrupt", "rollback"):
+        created.supersedes = tuple(run.run_id for run in state.pending)
+    run = PendingRun(created.run_id, 0, created.graph_id, created.log_seq)
+    kept = tuple(p for p in state.pending if p.run_id not in created.supersedes)
+    return transition(
+        "run_created", command_id, at_ms, msgspec.structs.replace(state, pending=(*kept, run)), created
+    )
+
+
+def _without_answered(state: ThreadState, answers: tuple[OpenInterrupt, ...]) -> ThreadState:
+    if not answers:
+        return state
+    by_id = {interrupt.id: interrupt for interrupt in state.interrupts}
+    for answer in answers:
+        found = by_id.pop(answer.id, None)
+        if found is None:
+            raise NoSuchInterrupt(f"No pending interrupt {answer.id}.")
+        if found.namespace != answer.namespace:
+            raise NoSuchInterrupt(f"Interrupt {answer.id} is not in that namespace.")
+    return msgspec.structs.replace(state, interrupts=tuple(by_id.values()))
+
+
+def start_run(state: ThreadState | None, command_id: str, at_ms: int, started: RunStarted) -> Transition:
+    """Begin an attempt: of the first pending run on an idle thread, or of the running one again.
+
+    Every owed terminal record was published before, so the list is emptied. A running run whose holder vanished counts
+    a crash; one that was handed back does not. Raises: NotFound, Conflict.
+    """
+    state = existing(state)
+    if state.running is None:
+        if not state.pending or state.pending[0].run_id != started.run_id:
+            raise Conflict(f"Run {started.run_id} is not the next one of its thread.")
+        first = state.pending[0]
+        running = RunningRun(
+            first.run_id, first.created_seq, first.graph_id, started.attempt, started.holder, started.fence,
+            checkpoint_id=started.checkpoint_id, null_writes=started.null_writes, log_seq=first.log_seq,
+        )  # fmt: skip
+        return transition(
+            "run_started", command_id, at_ms,
+            msgspec.structs.replace(state, running=running, pending=state.pending[1:], owed=()), started,
+        )  # fmt: skip
+    if state.running.run_id != started.run_id:
+        raise Conflict(f"Run {started.run_id} is not the running one of its thread.")
+    before = state.running
+    again = msgspec.structs.replace(
+        before,
+        attempt=started.attempt,
+        holder=started.holder,
+        fence=started.fence,
+        crashes=before.crashes + (1 if before.holder is not None else 0),
+    )
+    return transition("run_started", command_id, at_ms, msgspec.structs.replace(state, running=again, owed=()), started)
+
+
+def _held(state: ThreadState | None, run_id: str, attempt: int) -> tuple[ThreadState, RunningRun]:
+    state = existing(state)
+    running = state.running
+    if running is None or running.run_id != run_id or running.attempt != attempt:
+        raise Conflict(f"Attempt {attempt} of run {run_id} does not hold its thread.")
+    return state, running
+
+
+def release_run(state: ThreadState | None, command_id: str, at_ms: int, released: RunReleased) -> Transition:
+    """Hand a run back for another attempt. Raises: NotFound, Conflict."""
+    known, running = _held(state, released.run_id, released.attempt)
+    freed = msgspec.structs.replace(running, holder=None)
+    return transition("run_released", command_id, at_ms, msgspec.structs.replace(known, running=freed), released)
+
+
+def request_cancel(
+    state: ThreadState | None, command_id: str, at_ms: int, run_id: str, action: CancelAction, owed: OwedTerminal | None
+) -> Transition:
+    """Cancel a run: a running one is asked to stop, a pending one ends here and owes `owed`, its terminal record.
+
+    Raises: NotFound for a run that neither runs nor waits.
+    """
+    state = existing(state)
+    if state.running is not None and state.running.run_id == run_id:
+        running = msgspec.structs.replace(state.running, cancel=action)
+        return transition(
+            "run_cancel_requested", command_id, at_ms, msgspec.structs.replace(state, running=running),
+            RunCancelRequested(run_id, action),
+        )  # fmt: skip
+    kept = tuple(run for run in state.pending if run.run_id != run_id)
+    if len(kept) == len(state.pending):
+        raise NotFound("No matching runs found to cancel.")
+    if owed is None:
+        raise Rejected("a pending run needs its terminal record to be cancelled")
+    status: ThreadStatus = "busy" if state.running or kept else ("interrupted" if state.interrupts else "idle")
+    after = msgspec.structs.replace(state, pending=kept, owed=(*state.owed, owed), status=status)
+    return transition("run_cancel_requested", command_id, at_ms, after, RunCancelRequested(run_id, action, ended=True))
+
+
+def end_run(
+    state: ThreadState | None,
+    command_id: str,
+    at_ms: int,
+    ended: RunEnded,
+    owed: OwedTerminal,
+    interrupts: tuple[OpenInterrupt, ...] = (),
+    settled: frozenset[str] = frozenset(),
+) -> Transition:
+    """End the running run. `settled` are the runs whose owed terminal records the holder has published in passing.
+
+    Raises: NotFound, Conflict (another attempt holds the thread).
+    """
+    known, _ = _held(state, ended.run_id, ended.attempt)
+    left = tuple(o for o in known.owed if o.run_id not in settled)
+    after = msgspec.structs.replace(
+        known,
+        running=None,
+        owed=(*left, owed),
+        interrupts=interrupts,
+        status="busy" if known.pending else ended.thread_status,
+    )
+    return transition("run_ended", command_id, at_ms, after, ended)
+
+
+def roll_back_run(
+    state: ThreadState | None, command_id: str, at_ms: int, rolled: RunRolledBack, attempt: int, owed: OwedTerminal
+) -> Transition:
+    """End the running run whose checkpoints are deleted already. Raises: NotFound, Conflict."""
+    known, _ = _held(state, rolled.run_id, attempt)
+    after = msgspec.structs.replace(
+        known,
+        running=None,
+        owed=(*known.owed, owed),
+        status="busy" if known.pending else rolled.thread_status,
+    )
+    return transition("run_rolled_back", command_id, at_ms, after, rolled)
+
+
+def settle(state: ThreadState | None, command_id: str, at_ms: int, run_ids: frozenset[str]) -> Transition:
+    """Say that these owed terminal records are in the thread log. Raises: NotFound."""
+    known = existing(state)
+    left = tuple(owed for owed in known.owed if owed.run_id not in run_ids)
+    return transition("thread_settled", command_id, at_ms, msgspec.structs.replace(known, owed=left))
