@@ -57,7 +57,8 @@ class _NeedsPlain(Exception):
 
 
 def _fast_hook(value: object) -> object:
-    if isinstance(value, (datetime.timedelta, decimal.Decimal)):
+    # msgspec asks about these only where they are keys, and would take the hook's answer for the key's text.
+    if value is None or isinstance(value, (bool, tuple)):
         raise _NeedsPlain
     return _hook(value)
 

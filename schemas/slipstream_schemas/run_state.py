@@ -11,6 +11,7 @@ appends to two streams. Between them the terminal event is *owed*: its exact byt
 holder of the lease has seen that they are in the thread log.
 """
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import msgspec
@@ -268,13 +269,19 @@ def delete_thread(state: ThreadState | None, command_id: str, at_ms: int) -> Tra
 
 
 def create_run(
-    state: ThreadState | None, command_id: str, at_ms: int, created: RunCreated, *, answers: tuple[OpenInterrupt, ...] = ()
+    state: ThreadState | None,
+    command_id: str,
+    at_ms: int,
+    created: RunCreated,
+    *,
+    answers: tuple[OpenInterrupt, ...] = (),
+    owe: Callable[[PendingRun], OwedTerminal] | None = None,
 ) -> Transition:
     """Accept a run by its multitask strategy; the thread is created if it does not exist and `thread_metadata` is set.
 
     `answers` are the interrupts that the run answers: they must be open, and are taken off, so that one of many
-    concurrent answers wins. The superseded pending runs leave the queue here; the caller ends them by `cancel_pending`
-    beforehand or lets this transition name them in `supersedes` and owe their terminal records (`owed` of the caller).
+    concurrent answers wins. With the strategies `interrupt` and `rollback` the running run is asked to stop, and the
+    pending ones end here: `owe` makes their terminal records.
     Raises: NotFound, Conflict (strategy `reject` on a busy thread), NoSuchInterrupt, Rejected (too many pending runs).
     """
     if state is None or state.deleted:
@@ -286,18 +293,26 @@ def create_run(
     if len(state.pending) >= PENDING_RUNS_MAX:
         raise Conflict(f"Thread has {PENDING_RUNS_MAX} pending runs already.")
     state = _without_answered(state, answers)
-    if created.strategy in ("interrupt", "rollback") and state.running is not None:
-        action: CancelAction = "rollback" if created.strategy == "rollback" else "interrupt"
-        created.supersedes = (state.running.run_id, *(run.run_id for run in state.pending))
-        if state.running.cancel is None:
-            state = msgspec.structs.replace(state, running=msgspec.structs.replace(state.running, cancel=action))
-    elif created.strategy in ("interrupt", "rollback"):
-        created.supersedes = tuple(run.run_id for run in state.pending)
+    if created.strategy in ("interrupt", "rollback"):
+        state = _superseded(state, created, owe)
     run = PendingRun(created.run_id, 0, created.graph_id, created.log_seq)
-    kept = tuple(p for p in state.pending if p.run_id not in created.supersedes)
-    return transition(
-        "run_created", command_id, at_ms, msgspec.structs.replace(state, pending=(*kept, run)), created
-    )
+    state = msgspec.structs.replace(state, pending=(*state.pending, run), status="busy")
+    return transition("run_created", command_id, at_ms, state, created)
+
+
+def _superseded(
+    state: ThreadState, created: RunCreated, owe: Callable[[PendingRun], OwedTerminal] | None
+) -> ThreadState:
+    """Ask the running run to stop and end the pending ones; `created.supersedes` names them all."""
+    if state.pending and owe is None:
+        raise Rejected("pending runs need their terminal records to be superseded")
+    running = state.running
+    if running is not None and running.cancel is None:
+        action: CancelAction = "rollback" if created.strategy == "rollback" else "interrupt"
+        running = msgspec.structs.replace(running, cancel=action)
+    created.supersedes = (*((running.run_id,) if running else ()), *(run.run_id for run in state.pending))
+    owed = tuple(owe(run) for run in state.pending) if owe else ()
+    return msgspec.structs.replace(state, running=running, pending=(), owed=(*state.owed, *owed))
 
 
 def _without_answered(state: ThreadState, answers: tuple[OpenInterrupt, ...]) -> ThreadState:

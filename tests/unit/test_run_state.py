@@ -1,0 +1,163 @@
+"""The state table: what each command leads to, and what it refuses."""
+
+import msgspec
+import pytest
+
+from slipstream_schemas import run_state as rs
+from slipstream_schemas.errors import Conflict, NoSuchInterrupt, NotFound
+from slipstream_schemas.limits import PENDING_RUNS_MAX
+
+
+def run(run_id: str, strategy: rs.Strategy = "enqueue", *, creates: bool = False) -> rs.RunCreated:
+    """A run of the graph `g` on the thread `t`."""
+    return rs.RunCreated(
+        run_id, "t", "a", "g", strategy=strategy, thread_metadata={"made": "by run"} if creates else None
+    )
+
+
+def owe(pending: rs.PendingRun) -> rs.OwedTerminal:
+    """An owed terminal record whose body names its run."""
+    return rs.OwedTerminal(pending.run_id, 0, f"end of {pending.run_id}")
+
+
+def created(*runs: rs.RunCreated) -> rs.ThreadState:
+    """The state after these runs were created on a new thread."""
+    state = rs.create_thread(None, "t", "c", 1, rs.ThreadCreated()).state
+    for number, each in enumerate(runs, start=2):
+        state = rs.resolve(rs.create_run(state, f"c{number}", number, each, owe=owe).state, number)
+    return state
+
+
+def started(state: rs.ThreadState, run_id: str, attempt: int = 1, holder: str = "h1", fence: int = 9) -> rs.ThreadState:
+    """The state after an attempt began."""
+    return rs.start_run(state, "s", 5, rs.RunStarted(run_id, attempt, holder, fence)).state
+
+
+def ended(state: rs.ThreadState, run_id: str, attempt: int = 1) -> rs.ThreadState:
+    """The state after the run succeeded."""
+    return rs.end_run(
+        state, "e", 6, rs.RunEnded(run_id, attempt, "success", "idle"), rs.OwedTerminal(run_id, 3, "bytes")
+    ).state
+
+
+def test_a_thread_is_created_once() -> None:
+    state = created()
+    assert state.status == "idle"
+    with pytest.raises(Conflict):
+        rs.create_thread(state, "t", "c", 1, rs.ThreadCreated())
+
+
+def test_a_deleted_thread_can_be_created_again_and_knows_nothing() -> None:
+    state = rs.delete_thread(created(run("r1")), "d", 3).state
+    assert state == rs.ThreadState("t", deleted=True)
+    with pytest.raises(NotFound):
+        rs.patch_thread(state, "p", 4, rs.ThreadPatched())
+    assert rs.create_thread(state, "t", "c", 5, rs.ThreadCreated()).state == rs.ThreadState("t")
+
+
+def test_a_run_on_a_missing_thread_needs_leave_to_create_it() -> None:
+    with pytest.raises(NotFound):
+        rs.create_run(None, "c", 1, run("r1"))
+    assert rs.create_run(None, "c", 1, run("r1", creates=True)).state.status == "busy"
+
+
+def test_the_seq_of_a_fresh_run_is_that_of_its_own_record() -> None:
+    state = rs.create_run(created(), "c", 1, run("r1")).state
+    assert state.pending[0].created_seq == 0
+    assert rs.resolve(state, 77).pending[0].created_seq == 77
+
+
+def test_runs_wait_in_the_order_of_their_creation() -> None:
+    state = started(created(run("r1"), run("r2"), run("r3")), "r1")
+    assert [p.run_id for p in state.pending] == ["r2", "r3"]
+    with pytest.raises(Conflict):
+        started(ended(state, "r1"), "r3")
+    assert started(ended(state, "r1"), "r2").running == rs.RunningRun("r2", 3, "g", 1, "h1", 9)
+
+
+def test_reject_refuses_a_busy_thread() -> None:
+    with pytest.raises(Conflict):
+        rs.create_run(created(run("r1")), "c", 3, run("r2", "reject"))
+    assert rs.create_run(created(), "c", 3, run("r2", "reject")).state.pending[0].run_id == "r2"
+
+
+@pytest.mark.parametrize("strategy", ["interrupt", "rollback"])
+def test_interrupt_and_rollback_supersede_what_is_in_flight(strategy: rs.Strategy) -> None:
+    state = started(created(run("r1"), run("r2")), "r1")
+    after = rs.create_run(state, "c", 7, run("r3", strategy), owe=owe)
+    payload = msgspec.json.decode(after.payload, type=rs.RunCreated)
+    assert payload.supersedes == ("r1", "r2")
+    assert after.state.running is not None and after.state.running.cancel == strategy
+    assert [p.run_id for p in after.state.pending] == ["r3"]
+    assert [o.run_id for o in after.state.owed] == ["r2"]
+
+
+def test_the_queue_is_bounded() -> None:
+    state = created(*(run(f"r{n}") for n in range(PENDING_RUNS_MAX)))
+    with pytest.raises(Conflict, match=str(PENDING_RUNS_MAX)):
+        rs.create_run(state, "c", 1, run("one-more"))
+
+
+def test_only_a_vanished_holder_counts_as_a_crash() -> None:
+    state = started(created(run("r1")), "r1")
+    crashed = started(state, "r1", attempt=2, holder="h2", fence=10)
+    assert crashed.running is not None and (crashed.running.crashes, crashed.running.attempt) == (1, 2)
+    released = rs.release_run(crashed, "l", 8, rs.RunReleased("r1", 2)).state
+    again = started(released, "r1", attempt=3, holder="h3", fence=11)
+    assert again.running is not None and (again.running.crashes, again.running.holder) == (1, "h3")
+
+
+def test_an_old_attempt_can_neither_end_nor_release() -> None:
+    state = started(started(created(run("r1")), "r1"), "r1", attempt=2, holder="h2")
+    with pytest.raises(Conflict):
+        ended(state, "r1", attempt=1)
+    with pytest.raises(Conflict):
+        rs.release_run(state, "l", 8, rs.RunReleased("r1", 1))
+
+
+def test_the_terminal_record_is_owed_until_the_next_attempt_or_a_settlement() -> None:
+    state = ended(started(created(run("r1")), "r1"), "r1")
+    assert [o.run_id for o in state.owed] == ["r1"] and state.status == "idle"
+    assert rs.settle(state, "x", 9, frozenset({"r1"})).state.owed == ()
+    busy = rs.create_run(state, "c", 9, run("r2")).state
+    assert [o.run_id for o in busy.owed] == ["r1"]
+    assert started(busy, "r2").owed == ()
+
+
+def test_a_holder_pays_what_a_cancelled_successor_owes() -> None:
+    state = started(created(run("r1"), run("r2")), "r1")
+    cancelled = rs.request_cancel(state, "x", 7, "r2", "interrupt", owe(state.pending[0])).state
+    assert cancelled.pending == () and [o.run_id for o in cancelled.owed] == ["r2"]
+    after = rs.end_run(
+        cancelled, "e", 8, rs.RunEnded("r1", 1, "success", "idle"), rs.OwedTerminal("r1", 3, "b"),
+        settled=frozenset({"r2"}),
+    )  # fmt: skip
+    assert [o.run_id for o in after.state.owed] == ["r1"]
+
+
+def test_cancel_marks_a_running_run_and_refuses_an_unknown_one() -> None:
+    state = started(created(run("r1")), "r1")
+    after = rs.request_cancel(state, "x", 7, "r1", "interrupt", None).state
+    assert after.running is not None and after.running.cancel == "interrupt"
+    with pytest.raises(NotFound):
+        rs.request_cancel(state, "x", 7, "other", "interrupt", None)
+
+
+def test_one_of_many_answers_wins() -> None:
+    waiting = rs.OpenInterrupt("i1", ("sub:1",), "task")
+    state = started(created(run("r1")), "r1")
+    state = rs.end_run(
+        state, "e", 6, rs.RunEnded("r1", 1, "success", "interrupted"), rs.OwedTerminal("r1", 3, "b"), (waiting,)
+    ).state
+    assert state.status == "interrupted"
+    with pytest.raises(NoSuchInterrupt):
+        rs.create_run(state, "c", 7, run("r2"), answers=(rs.OpenInterrupt("i1"),))
+    won = rs.create_run(state, "c", 7, run("r2"), answers=(waiting,)).state
+    assert won.interrupts == ()
+    with pytest.raises(NoSuchInterrupt):
+        rs.create_run(won, "c", 8, run("r3"), answers=(waiting,))
+
+
+def test_a_transition_survives_its_encoding() -> None:
+    transition = rs.create_run(created(), "c", 7, run("r1", creates=True))
+    assert rs.decode_transition(rs.encode_transition(transition)) == transition
