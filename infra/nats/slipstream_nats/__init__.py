@@ -1,1 +1,1 @@
-"""Part of Slipstream."""
+"""The log on NATS JetStream: append, tail, work, leases, requests. The only importer of `nats`."""
