@@ -1,0 +1,146 @@
+"""Acknowledged publishing with a deadline for each message.
+
+nats-py's `publish_async` never completes when JetStream refuses a message, and `publish` costs more than twice this: one
+inbox for the process, a counter for a token, and the acknowledgement's seq cut out of its bytes.
+"""
+
+import asyncio
+import re
+
+import msgspec
+from nats.aio.msg import Msg
+
+from slipstream_nats.connection import Connection
+from slipstream_schemas.errors import Conflict, Corrupt, Fenced, SlipstreamError, Unavailable
+from slipstream_schemas.limits import PUBLISH_DEADLINE_S
+
+WRONG_LAST_SEQUENCE = 10071
+WRONG_LAST_SEQUENCE_IN_FLIGHT = 10164
+RETRY_WAIT_S = 0.005
+
+_SEQ = re.compile(rb'"seq":\s*(\d+)')
+_ACTUAL = re.compile(r"wrong last sequence: (\d+)")
+
+
+class Ack(msgspec.Struct, frozen=True):
+    """Where a message lies in its stream. `duplicate` says that it lay there before."""
+
+    stream_seq: int
+    duplicate: bool = False
+
+
+class _Error(msgspec.Struct):
+    code: int = 0
+    err_code: int = 0
+    description: str = ""
+
+
+class _Refusal(msgspec.Struct):
+    error: _Error
+
+
+class WrongSequence(Conflict):
+    """JetStream expected another last sequence; `actual` is the one it has (-1 if it did not say)."""
+
+    def __init__(self, message: str, actual: int) -> None:
+        super().__init__(message)
+        self.actual = actual
+
+
+class _InFlight(Conflict):
+    """Another message that checks the same subject is in flight on a replicated stream; not stored, try again."""
+
+
+def refusal(error: _Error) -> SlipstreamError:
+    """The error for what JetStream answered."""
+    if error.err_code == WRONG_LAST_SEQUENCE:
+        found = _ACTUAL.search(error.description)
+        return WrongSequence(error.description, int(found[1]) if found else -1)
+    if error.err_code == WRONG_LAST_SEQUENCE_IN_FLIGHT:
+        return _InFlight(error.description)
+    if error.code >= 500 or "maximum" in error.description or "resource" in error.description:
+        return Unavailable(f"JetStream cannot store: {error.description} ({error.err_code})")
+    return Corrupt(f"JetStream refused a message: {error.description} ({error.err_code})")
+
+
+class Publisher:
+    """Publishes to streams and waits for their acknowledgements. One for a connection."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._inbox = ""
+        self._waiting: dict[str, asyncio.Future[Ack]] = {}
+        self._count = 0
+
+    async def open(self) -> None:
+        """Begin to listen for acknowledgements. Raises: Unavailable."""
+        self._inbox = self._connection.new_inbox()
+        await self._connection.subscribe(f"{self._inbox}.*", cb=self._on_reply)
+        self._connection.on_disconnect(self._doubt)
+
+    def _doubt(self) -> None:
+        """Fail what is in flight at once: its acknowledgement cannot arrive any more."""
+        for future in self._waiting.values():
+            if not future.done():
+                future.set_exception(Unavailable("the connection to NATS was lost before the acknowledgement"))
+
+    async def _on_reply(self, message: Msg) -> None:
+        future = self._waiting.get(message.subject[len(self._inbox) + 1 :])
+        if future is None or future.done():
+            return
+        body = message.data
+        if body.startswith(b'{"stream"'):
+            found = _SEQ.search(body)
+            if found:
+                future.set_result(Ack(int(found[1]), b'"duplicate"' in body))
+                return
+        if not body:
+            future.set_exception(Unavailable("no stream takes the subject, or JetStream has no leader"))
+            return
+        try:
+            future.set_exception(refusal(msgspec.json.decode(body, type=_Refusal).error))
+        except msgspec.MsgspecError:
+            future.set_exception(Corrupt(f"unreadable acknowledgement: {body[:120]!r}"))
+
+    async def publish(
+        self, subject: str, body: bytes, headers: dict[str, str] | None = None, deadline_s: float = PUBLISH_DEADLINE_S
+    ) -> Ack:
+        """Publish once and wait for the acknowledgement.
+
+        Raises: WrongSequence, Unavailable (refused for now, or no answer by the deadline: then it may be stored, and
+        only a retry with the same `Nats-Msg-Id` is safe), Corrupt.
+        """
+        try:
+            async with asyncio.timeout(deadline_s):
+                while True:
+                    try:
+                        return await self._once(subject, body, headers)
+                    except _InFlight:
+                        await asyncio.sleep(RETRY_WAIT_S)
+        except TimeoutError as error:
+            raise Unavailable(f"no acknowledgement within {deadline_s:.1f} s") from error
+
+    async def _once(self, subject: str, body: bytes, headers: dict[str, str] | None) -> Ack:
+        self._count += 1
+        token = str(self._count)
+        future: asyncio.Future[Ack] = asyncio.get_running_loop().create_future()
+        self._waiting[token] = future
+        try:
+            await self._connection.publish(subject, body, reply=f"{self._inbox}.{token}", headers=headers)
+            return await future
+        finally:
+            del self._waiting[token]
+
+
+async def open_publisher(connection: Connection) -> Publisher:
+    """A publisher that is ready. Raises: Unavailable."""
+    publisher = Publisher(connection)
+    await publisher.open()
+    return publisher
+
+
+def as_fenced(error: WrongSequence, fence: int) -> SlipstreamError:
+    """What a wrong sequence means for a fenced publish."""
+    if error.actual == 0:
+        return Corrupt(f"the lease record {fence} is missing from its stream: leases must never age out")
+    return Fenced(f"lease {fence} was taken over by {error.actual}", error.actual)
