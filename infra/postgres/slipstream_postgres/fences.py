@@ -1,0 +1,14 @@
+"""The fence of each thread's checkpoints: the highest lease that may write them."""
+
+from slipstream_postgres.pool import Database
+
+
+async def advance(database: Database, thread_key: str, fence: int) -> bool:
+    """Raise the fence; False when a later one stands there already. Raises: Unavailable."""
+    async with database.connection() as connection:
+        done = await connection.fetchval(
+            "INSERT INTO fences AS f (thread_key, fence) VALUES ($1, $2) ON CONFLICT (thread_key) "
+            "DO UPDATE SET fence=excluded.fence WHERE f.fence < excluded.fence RETURNING 1",
+            thread_key, fence,
+        )  # fmt: skip
+    return done is not None

@@ -1,0 +1,86 @@
+"""The tables of the read model. `threads` and `runs` are folds of the control log and nothing else writes them."""
+
+from sqlalchemy import BigInteger, Column, DateTime, Index, Integer, LargeBinary, MetaData, String, Table, Text
+from sqlalchemy.dialects.postgresql import JSONB
+
+metadata = MetaData()
+
+threads = Table(
+    "threads",
+    metadata,
+    Column("tenant", String, primary_key=True),
+    Column("thread_id", String, primary_key=True),
+    Column("created_at", DateTime(timezone=True), nullable=False),
+    Column("updated_at", DateTime(timezone=True), nullable=False),
+    Column("state_updated_at", DateTime(timezone=True), nullable=False),
+    Column("metadata", JSONB, nullable=False),
+    Column("status", String, nullable=False),
+    Column("config", JSONB, nullable=False),
+    Column("values", JSONB),
+    Column("interrupts", JSONB, nullable=False),
+    Column("error", JSONB),
+    Column("control_seq", BigInteger, nullable=False),
+    Index("threads_by_creation", "tenant", "created_at"),
+    Index("threads_by_metadata", "metadata", postgresql_using="gin", postgresql_ops={"metadata": "jsonb_path_ops"}),
+)
+
+runs = Table(
+    "runs",
+    metadata,
+    Column("tenant", String, primary_key=True),
+    Column("run_id", String, primary_key=True),
+    Column("thread_id", String, nullable=False),
+    Column("assistant_id", String, nullable=False),
+    Column("graph_id", String, nullable=False),
+    Column("created_at", DateTime(timezone=True), nullable=False),
+    Column("updated_at", DateTime(timezone=True), nullable=False),
+    Column("status", String, nullable=False),
+    Column("metadata", JSONB, nullable=False),
+    Column("kwargs", JSONB, nullable=False),
+    Column("multitask_strategy", String, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("error", JSONB),
+    Column("log_seq", BigInteger, nullable=False),
+    Column("control_seq", BigInteger, nullable=False),
+    Index("runs_by_thread", "tenant", "thread_id", "created_at"),
+    Index("runs_unfinished", "status", postgresql_where=Column("status").in_(["pending", "running"])),
+)
+
+assistants = Table(
+    "assistants",
+    metadata,
+    Column("assistant_id", String, primary_key=True),
+    Column("graph_id", String, nullable=False, index=True),
+    Column("name", String, nullable=False),
+    Column("description", Text),
+    Column("config", JSONB, nullable=False),
+    Column("context", JSONB, nullable=False),
+    Column("metadata", JSONB, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("created_at", DateTime(timezone=True), nullable=False),
+    Column("updated_at", DateTime(timezone=True), nullable=False),
+)
+
+positions = Table(
+    "positions",
+    metadata,
+    Column("name", String, primary_key=True),
+    Column("stream_seq", BigInteger, nullable=False),
+)
+
+fences = Table(
+    "fences",
+    metadata,
+    Column("thread_key", String, primary_key=True),
+    Column("fence", BigInteger, nullable=False),
+)
+
+quarantine = Table(
+    "quarantine",
+    metadata,
+    Column("stream_seq", BigInteger, primary_key=True),
+    Column("subject", String, nullable=False),
+    Column("error", Text, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Column("at", DateTime(timezone=True), nullable=False),
+)
