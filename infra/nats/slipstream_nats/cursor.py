@@ -58,7 +58,7 @@ async def last_stream_seq(inbox: Inbox, scope: Scope, thread_id: str) -> int:
 
 
 async def check_cursor(inbox: Inbox, scope: Scope, thread_id: str, since_seq: int, log_floor: int = 0) -> Gap | None:
-    """None when the log continues from a cursor: it is 0, or its record exists, is the thread's, and is above the floor.
+    """None when the log continues from a cursor: it is 0, or its record exists, is the thread's, and above the floor.
 
     `log_floor` is the stream_seq up to which the thread log was purged. Raises: Unavailable, ApiError.
     """

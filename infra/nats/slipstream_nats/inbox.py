@@ -12,7 +12,7 @@ Reply subjects come in two shapes, with and without a domain, and newer servers 
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from types import TracebackType
 from typing import Any, Final, Protocol, Self, TypeVar
 
@@ -21,7 +21,6 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 
-from slipstream_nats.connection import Connection
 from slipstream_schemas.errors import Unavailable
 from slipstream_schemas.limits import PULL_IDLE_HEARTBEAT_S, REQUEST_DEADLINE_S
 
@@ -43,6 +42,17 @@ class Message(msgspec.Struct, gc=False):
     body: bytes
     timestamp_ms: int
     pending: int = 0
+
+
+class Wire(Protocol):
+    """What an inbox needs of a connection."""
+
+    @property
+    def is_connected(self) -> bool: ...
+    def new_inbox(self) -> str: ...
+    async def publish(self, subject: str, payload: bytes = b"", reply: str = "") -> None: ...
+    async def subscribe(self, subject: str, *, cb: Callable[[Msg], Awaitable[None]]) -> Subscription: ...
+    def on_reconnect(self, callback: Callable[[], None], /) -> Callable[[], None]: ...
 
 
 class Refusal(msgspec.Struct):
@@ -77,6 +87,14 @@ class ApiError(Exception):
         self.err_code = err_code
 
 
+def parse_reply(reply: str) -> tuple[str, str, int, int, int, int]:
+    """`(stream, consumer, stream_seq, consumer_seq, timestamp_ms, pending)` of a delivered message's reply subject."""
+    tokens = reply.split(".")
+    at = 2 if len(tokens) == ACK_TOKENS else 4
+    stream, consumer, _, stream_seq, consumer_seq, timestamp_ns, pending = tokens[at : at + 7]
+    return stream, consumer, int(stream_seq), int(consumer_seq), int(timestamp_ns) // 1_000_000, int(pending)
+
+
 class Receiver(Protocol):
     """A consumer's reader, as the inbox sees it."""
 
@@ -104,7 +122,7 @@ class Receiver(Protocol):
 class Inbox:
     """The shared inbox of a connection. Use as `async with Inbox(connection) as inbox`."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Wire) -> None:
         self._connection = connection
         self._prefix = connection.new_inbox()
         self._receivers: dict[str, Receiver] = {}
@@ -169,19 +187,14 @@ class Inbox:
         if not msg.reply:
             await self._arrive_status(msg)
             return
-        tokens = msg.reply.split(".")
-        at = 3 if len(tokens) == ACK_TOKENS else 5
-        receiver = self._receivers.get(tokens[at])
+        stream, consumer, stream_seq, consumer_seq, timestamp_ms, pending = parse_reply(msg.reply)
+        receiver = self._receivers.get(consumer)
         if receiver is None:
             return
-        stream_seq = int(tokens[at + 2])
-        stream = tokens[at - 1]
         if stream_seq > self._ends.get(stream, 0):
             self._ends[stream] = stream_seq
-        message = Message(
-            stream_seq, msg.subject, msg.headers, msg.data, int(tokens[at + 4]) // 1_000_000, int(tokens[at + 5])
-        )
-        if receiver.accept(int(tokens[at + 3]), message):
+        message = Message(stream_seq, msg.subject, msg.headers, msg.data, timestamp_ms, pending)
+        if receiver.accept(consumer_seq, message):
             await receiver.refill()
 
     async def _arrive_status(self, msg: Msg) -> None:

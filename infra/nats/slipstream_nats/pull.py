@@ -128,6 +128,11 @@ class ContinuousPull:
         self._closed = False
         self._failure: SlipstreamError | None = None
 
+    @property
+    def parked(self) -> int:
+        """How many pulls wait at the broker."""
+        return len(self._requests)
+
     def open(self) -> None:
         """Begin; the consumer is made in the background, as often as it takes."""
         self._replace("opened")
