@@ -14,12 +14,14 @@ The first call makes .venv and installs the locked requirements (about a minute)
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import os
 import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import IO, NoReturn
 
 ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
@@ -41,7 +43,7 @@ def say(text: str) -> None:
     print(f"dev.py: {text}", file=sys.stderr, flush=True)
 
 
-def fail(text: str) -> None:
+def fail(text: str) -> NoReturn:
     """Say what to do next and stop."""
     raise SystemExit(f"dev.py: {text}")
 
@@ -50,6 +52,11 @@ def wanted_stamp() -> str:
     """Changes when the environment must be made anew."""
     parts = (LOCK.read_bytes(), (ROOT / "pyproject.toml").read_bytes(), sys.version.encode(), str(ROOT).encode())
     return hashlib.sha256(b"\0".join(parts)).hexdigest()
+
+
+def is_set_up(stamp: str) -> bool:
+    """Whether .venv is what the stamp says."""
+    return PYTHON.exists() and STAMP.exists() and STAMP.read_text() == stamp
 
 
 def run(step: str, command: list[str]) -> None:
@@ -63,24 +70,56 @@ def run(step: str, command: list[str]) -> None:
     say(f"{step} ({time.monotonic() - begun:.1f} s)")
 
 
+def make_environment() -> None:
+    """Make a bare .venv that holds uv alone.
+
+    Debian's python3 has no ensurepip, and its pip may not touch the system: the system's pip, pointed at a bare
+    environment, avoids both. A pip before 22.3 cannot be pointed elsewhere; then the environment needs one of its own.
+    """
+    shutil.rmtree(VENV, ignore_errors=True)
+    probe = [sys.executable, "-m", "pip", "--python", sys.executable, "--version"]
+    if subprocess.run(probe, stdin=subprocess.DEVNULL, capture_output=True).returncode == 0:
+        run("made the environment", [sys.executable, "-m", "venv", "--without-pip", str(VENV)])
+        run("installed uv", [sys.executable, "-m", "pip", "--python", str(PYTHON), "install", "--quiet", "uv"])
+    elif importlib.util.find_spec("ensurepip"):
+        run("made the environment", [sys.executable, "-m", "venv", str(VENV)])
+        run("installed uv", [str(PYTHON), "-m", "pip", "install", "--quiet", "uv"])
+    else:
+        fail("this Python has neither pip 22.3+ nor ensurepip. On Debian: apt-get install python3-pip")
+
+
+def wait_for_others(file: IO[str]) -> None:
+    """One set-up at a time: hold a lock on the file until it is closed."""
+    try:
+        import fcntl  # not on Windows, where nobody has asked for two at once
+    except ImportError:
+        return
+    fcntl.flock(file, fcntl.LOCK_EX)
+
+
 def set_up() -> None:
     """Make .venv as the lock file says, unless it is so already."""
     if sys.version_info < (3, 11):
         fail(f"Slipstream needs Python 3.11 or later, this is {sys.version.split()[0]}. Try python3.11 dev.py")
     stamp = wanted_stamp()
-    if STAMP.exists() and STAMP.read_text() == stamp and PYTHON.exists():
+    if is_set_up(stamp):
         return
-    say("first start: setting up .venv")
+    with Path(__file__).open() as file:
+        wait_for_others(file)
+        if not is_set_up(stamp):
+            install()
+            STAMP.write_text(stamp)
+
+
+def install() -> None:
+    """Install the locked requirements and Slipstream itself, for editing."""
+    say("setting up .venv" if PYTHON.exists() else "first start: setting up .venv")
     uv = BIN / "uv"
     if not PYTHON.exists() or not uv.exists():
-        shutil.rmtree(VENV, ignore_errors=True)
-        # Debian's python3 has no ensurepip, and its pip may not touch the system: a bare venv avoids both.
-        run("made the environment", [sys.executable, "-m", "venv", "--without-pip", str(VENV)])
-        run("installed uv", [sys.executable, "-m", "pip", "--python", str(PYTHON), "install", "--quiet", "uv"])
-    install = [str(uv), "pip", "install", "--python", str(PYTHON), "--compile-bytecode", "--quiet"]
-    run("installed the locked requirements", [*install, "--require-hashes", "-r", str(LOCK)])
-    run("installed Slipstream", [*install, "--no-deps", "--no-build-isolation", "-e", str(ROOT)])
-    STAMP.write_text(stamp)
+        make_environment()
+    command = [str(uv), "pip", "install", "--python", str(PYTHON), "--compile-bytecode", "--quiet"]
+    run("installed the locked requirements", [*command, "--require-hashes", "-r", str(LOCK)])
+    run("installed Slipstream", [*command, "--no-deps", "--no-build-isolation", "-e", str(ROOT)])
 
 
 def environment() -> dict[str, str]:

@@ -1,0 +1,67 @@
+# What a contributor does. `python3 dev.py just <recipe>` runs it inside the environment; bare `just` lists.
+
+set positional-arguments
+
+_list:
+    @just --list --unsorted
+
+# Run the example graphs: embedded NATS and Postgres, API, runner, projector
+dev *args:
+    slipstream dev --config examples/langgraph.json "$@"
+
+# Every check and every test, as CI runs them
+test *args:
+    python3 dev.py test "$@"
+
+# Format, lint, import contracts
+lint:
+    ruff format --check .
+    ruff check .
+    lint-imports
+
+# mypy strict and basedpyright strict
+types:
+    mypy .
+    basedpyright
+
+# Format the code and mend what can be mended
+fmt:
+    ruff format .
+    ruff check --fix .
+
+# Pure tests: no server
+unit *args:
+    pytest tests/unit "$@"
+
+# One suite on each implementation of a seam
+contract *args:
+    pytest tests/contract "$@"
+
+# Real NATS, real Postgres, real processes
+integration *args:
+    pytest tests/integration "$@"
+
+# The stock clients, unmodified
+conformance *args:
+    pytest tests/conformance "$@"
+
+# kill -9, pauses, outages
+faults *args:
+    pytest tests/faults "$@"
+
+# Measure, with the limits of the machine beside the figures
+bench *args:
+    python -m bench "$@"
+
+# Replay the control log into threads and runs rows
+rebuild *args:
+    slipstream rebuild "$@"
+
+# Resolve the requirements anew; add `--upgrade` to take newer versions
+lock *args:
+    uv pip compile -q --universal --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links --python-version 3.11 "$@" pyproject.toml -o requirements.lock
+    uv pip compile -q --universal --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links --python-version 3.11 --group dev "$@" pyproject.toml -o requirements-dev.lock
+
+# Build the wheel and the source distribution
+build:
+    uv build
