@@ -28,6 +28,7 @@ VENV = ROOT / ".venv"
 BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
 PYTHON = BIN / ("python.exe" if os.name == "nt" else "python")
 LOCK = ROOT / "requirements-dev.lock"
+UV = "uv>=0.13"
 STAMP = VENV / ".slipstream-stamp"
 CHECKS = (
     ("format", ["ruff", "format", "--check", "."]),
@@ -80,10 +81,10 @@ def make_environment() -> None:
     probe = [sys.executable, "-m", "pip", "--python", sys.executable, "--version"]
     if subprocess.run(probe, stdin=subprocess.DEVNULL, capture_output=True).returncode == 0:
         run("made the environment", [sys.executable, "-m", "venv", "--without-pip", str(VENV)])
-        run("installed uv", [sys.executable, "-m", "pip", "--python", str(PYTHON), "install", "--quiet", "uv"])
+        run("installed uv", [sys.executable, "-m", "pip", "--python", str(PYTHON), "install", "--quiet", UV])
     elif importlib.util.find_spec("ensurepip"):
         run("made the environment", [sys.executable, "-m", "venv", str(VENV)])
-        run("installed uv", [str(PYTHON), "-m", "pip", "install", "--quiet", "uv"])
+        run("installed uv", [str(PYTHON), "-m", "pip", "install", "--quiet", UV])
     else:
         fail("this Python has neither pip 22.3+ nor ensurepip. On Debian: apt-get install python3-pip")
 
@@ -117,7 +118,8 @@ def install() -> None:
     uv = BIN / "uv"
     if not PYTHON.exists() or not uv.exists():
         make_environment()
-    command = [str(uv), "pip", "install", "--python", str(PYTHON), "--compile-bytecode", "--quiet"]
+    # The system's certificates: behind a company's proxy, uv's own list knows too little.
+    command = [str(uv), "pip", "install", "--system-certs", "--python", str(PYTHON), "--compile-bytecode", "--quiet"]
     run("installed the locked requirements", [*command, "--require-hashes", "-r", str(LOCK)])
     run("installed Slipstream", [*command, "--no-deps", "--no-build-isolation", "-e", str(ROOT)])
 
@@ -159,7 +161,7 @@ def main(arguments: list[str]) -> int:
     target = str(program) if program.exists() else shutil.which(command[0], path=env["PATH"])
     if target is None:
         fail(f"no command {command[0]!r} in the environment. See python3 dev.py --help")
-    os.execve(str(target), [command[0], *command[1:]], env)
+    return os.execve(target, command, env)
 
 
 if __name__ == "__main__":
