@@ -1,1 +1,1 @@
-"""Part of Slipstream."""
+"""The projector: folds the control log into rows."""

@@ -1,0 +1,93 @@
+"""The projector's process: one active in a region, the others wait for its lock."""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import time
+
+from slipstream_nats.connection import Connection, connect
+from slipstream_nats.publisher import open_publisher
+from slipstream_nats.pull import open_pull
+from slipstream_nats.threadlog import ThreadLog
+from slipstream_postgres import positions
+from slipstream_postgres.pool import Database, open_database
+from slipstream_projector.apply import POSITION, Applier
+from slipstream_schemas import subjects
+from slipstream_schemas.errors import SlipstreamError, Unavailable
+from slipstream_schemas.settings import ServiceSettings, log_to_stderr, settings_from_environment
+
+log = logging.getLogger("slipstream.projector")
+
+LOCK_WAIT_S = 0.5
+RETRY_WAIT_S = 0.5
+ANNOUNCE_S = 1.0
+LOCK_KEY = "hashtext('slipstream projector ' || $1)"
+
+
+async def project(connection: Connection, database: Database, region: str) -> None:
+    """Fold for ever. Raises: Unavailable when Postgres or the log go away (call again), Corrupt."""
+    publisher = await open_publisher(connection)
+    applier = Applier(database, ThreadLog(connection, publisher, region))
+    async with database.connection() as lock:
+        while not await lock.fetchval(f"SELECT pg_try_advisory_lock({LOCK_KEY})", region):
+            await asyncio.sleep(LOCK_WAIT_S)
+        try:
+            position = await positions.get(database, POSITION)
+            log.info("ready: projecting region %s from record %d", region, position + 1)
+            await _follow(connection, applier, region, position)
+        finally:
+            with contextlib.suppress(Exception):
+                await lock.execute(f"SELECT pg_advisory_unlock({LOCK_KEY})", region)
+
+
+async def _follow(connection: Connection, applier: Applier, region: str, position: int) -> None:
+    stream, subject = subjects.control_stream(region), subjects.family("control", region)
+    where = subjects.position_subject(region)
+    async with open_pull(connection, stream, subject, position + 1) as pull:
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(ANNOUNCE_S):
+                    batch = await anext(pull)
+                position = await applier.apply(batch)
+            await connection.publish(where, str(position).encode())
+
+
+async def run(settings: ServiceSettings) -> None:
+    """Connect and project until SIGTERM; every outage is survived."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    connection = await connect(settings.nats_url, "slipstream-projector")
+    database = await open_database(settings.database_url)
+    task = asyncio.create_task(_for_ever(connection, database, settings.region))
+    await asyncio.wait({task, asyncio.ensure_future(stop.wait())}, return_when=asyncio.FIRST_COMPLETED)
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+    await database.close()
+    await connection.close()
+
+
+async def _for_ever(connection: Connection, database: Database, region: str) -> None:
+    while True:
+        begun = time.monotonic()
+        try:
+            await project(connection, database, region)
+        except Unavailable as error:
+            log.warning("projecting stopped: %s; trying again", error.message)
+        await asyncio.sleep(RETRY_WAIT_S if time.monotonic() - begun < RETRY_WAIT_S else 0)
+
+
+def main() -> None:
+    """The process."""
+    settings = settings_from_environment()
+    log_to_stderr(settings.log_level)
+    try:
+        asyncio.run(run(settings))
+    except SlipstreamError as error:
+        raise SystemExit(f"slipstream projector: {error.message}") from error
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,154 @@
+"""From a transition to the statements that change the rows. Pure: no clock, no I/O.
+
+Each statement carries the record's seq and leaves a row alone that is as new, so applying a record twice changes
+nothing. `values` of an ended run come from the thread log and are handed in.
+"""
+
+from datetime import UTC, datetime
+
+import msgspec
+
+from slipstream_schemas import run_state as rs
+from slipstream_schemas.codec import dumps
+from slipstream_schemas.subjects import Scope, thread_key
+
+Statement = tuple[str, tuple[object, ...]]
+
+INSERT_THREAD = """INSERT INTO threads (tenant, thread_id, created_at, updated_at, state_updated_at, metadata, status,
+ config, interrupts, control_seq) VALUES ($1,$2,$3,$3,$3,$4,$5,$6,$7,$8)
+ ON CONFLICT (tenant, thread_id) DO UPDATE SET created_at=excluded.created_at, updated_at=excluded.updated_at,
+ state_updated_at=excluded.state_updated_at, metadata=excluded.metadata, status=excluded.status, config=excluded.config,
+ values=NULL, interrupts=excluded.interrupts, error=NULL, control_seq=excluded.control_seq
+ WHERE threads.control_seq < excluded.control_seq"""
+PATCH_THREAD = """UPDATE threads SET metadata=metadata || $3, updated_at=$4, control_seq=$5
+ WHERE tenant=$1 AND thread_id=$2 AND control_seq < $5"""
+THREAD_OF_RUN = """UPDATE threads SET metadata=metadata || $3, config=$4, status=$5, updated_at=$6, control_seq=$7
+ WHERE tenant=$1 AND thread_id=$2 AND control_seq < $7"""
+THREAD_STATUS = """UPDATE threads SET status=$3, updated_at=$4, control_seq=$5
+ WHERE tenant=$1 AND thread_id=$2 AND control_seq < $5"""
+END_THREAD = """UPDATE threads SET status=$3, updated_at=$4, control_seq=$5, error=$6, interrupts=$7,
+ values=COALESCE($8, values), state_updated_at=CASE WHEN $8::jsonb IS NULL THEN state_updated_at ELSE $4 END
+ WHERE tenant=$1 AND thread_id=$2 AND control_seq < $5"""
+INSERT_RUN = """INSERT INTO runs (tenant, run_id, thread_id, assistant_id, graph_id, created_at, updated_at, status,
+ metadata, kwargs, multitask_strategy, attempt, log_seq, control_seq)
+ VALUES ($1,$2,$3,$4,$5,$6,$6,'pending',$7,$8,$9,0,$10,$11) ON CONFLICT (tenant, run_id) DO NOTHING"""
+RUN_STATUS = """UPDATE runs SET status=$3, updated_at=$4, attempt=GREATEST(attempt, $5), error=$6, control_seq=$7
+ WHERE tenant=$1 AND run_id=$2 AND control_seq < $7"""
+DELETE_RUN = "DELETE FROM runs WHERE tenant=$1 AND run_id=$2 AND control_seq < $3"
+DELETE_RUNS = "DELETE FROM runs WHERE tenant=$1 AND thread_id=$2 AND control_seq < $3"
+DELETE_THREAD = "DELETE FROM threads WHERE tenant=$1 AND thread_id=$2 AND control_seq < $3"
+DELETE_FENCE = "DELETE FROM fences WHERE thread_key=$1"
+
+
+class Applied(msgspec.Struct, frozen=True):
+    """Where and when a transition lies."""
+
+    scope: Scope
+    thread_id: str
+    stream_seq: int
+    at: datetime
+
+    @property
+    def thread(self) -> tuple[str, str]:
+        """The key of the thread's row."""
+        return self.scope.tenant, self.thread_id
+
+
+def values_seq(transition: rs.Transition) -> int:
+    """The wire seq of the `values` line that the record needs, 0 for none."""
+    if transition.name != "run_ended":
+        return 0
+    return msgspec.json.decode(transition.payload, type=rs.RunEnded).values_seq
+
+
+def reduce(
+    transition: rs.Transition, scope: Scope, thread_id: str, stream_seq: int, values: bytes | None = None
+) -> list[Statement]:
+    """The statements for one record, in order."""
+    applied = Applied(scope, thread_id, stream_seq, datetime.fromtimestamp(transition.at_ms / 1000, UTC))
+    match transition.name:
+        case "thread_created":
+            created = msgspec.json.decode(transition.payload, type=rs.ThreadCreated)
+            return [_insert_thread(applied, created.metadata, "idle")]
+        case "thread_patched":
+            patched = msgspec.json.decode(transition.payload, type=rs.ThreadPatched)
+            return [(PATCH_THREAD, (*applied.thread, dumps(patched.metadata), applied.at, stream_seq))]
+        case "thread_deleted":
+            key = thread_key(scope, thread_id)
+            return [(DELETE_RUNS, (*applied.thread, stream_seq)), (DELETE_THREAD, (*applied.thread, stream_seq)),
+                    (DELETE_FENCE, (key,))]  # fmt: skip
+        case "run_created":
+            return _run_created(transition, applied)
+        case "run_started":
+            started = msgspec.json.decode(transition.payload, type=rs.RunStarted)
+            return [_run_status(applied, started.run_id, "running", started.attempt)]
+        case "run_cancel_requested":
+            return _run_cancelled(transition, applied)
+        case "run_ended":
+            return _run_ended(transition, applied, values)
+        case "run_rolled_back":
+            rolled = msgspec.json.decode(transition.payload, type=rs.RunRolledBack)
+            return [(DELETE_RUN, (scope.tenant, rolled.run_id, stream_seq)),
+                    _thread_status(applied, transition.state.status)]  # fmt: skip
+        case "run_released" | "thread_settled":
+            return []
+
+
+def _insert_thread(applied: Applied, metadata: dict[str, object], status: str) -> Statement:
+    return (INSERT_THREAD, (*applied.thread, applied.at, dumps(metadata), status, b"{}", b"{}", applied.stream_seq))
+
+
+def _thread_status(applied: Applied, status: str) -> Statement:
+    return (THREAD_STATUS, (*applied.thread, status, applied.at, applied.stream_seq))
+
+
+def _run_status(
+    applied: Applied, run_id: str, status: str, attempt: int = 0, error: dict[str, str] | None = None
+) -> Statement:
+    error_json = None if error is None else dumps(error)
+    where = (applied.scope.tenant, run_id, status, applied.at, attempt, error_json, applied.stream_seq)
+    return (RUN_STATUS, where)
+
+
+def _run_created(transition: rs.Transition, applied: Applied) -> list[Statement]:
+    created = msgspec.json.decode(transition.payload, type=rs.RunCreated)
+    of_run = {"graph_id": created.graph_id, "assistant_id": created.assistant_id}
+    out: list[Statement] = []
+    if created.thread_metadata is not None:
+        out.append(_insert_thread(applied, {**created.thread_metadata, **of_run}, "busy"))
+    config = {"configurable": created.config.get("configurable", {})}
+    out.append((THREAD_OF_RUN, (*applied.thread, dumps(of_run), dumps(config), transition.state.status, applied.at,
+                                applied.stream_seq)))  # fmt: skip
+    out.append(
+        (INSERT_RUN, (applied.scope.tenant, created.run_id, applied.thread_id, created.assistant_id, created.graph_id,
+                      applied.at, dumps(created.metadata), dumps(created.kwargs), created.strategy, created.log_seq,
+                      applied.stream_seq))
+    )  # fmt: skip
+    running = transition.state.running
+    for run_id in created.supersedes:
+        if running is not None and run_id == running.run_id:
+            continue
+        if created.strategy == "rollback":
+            out.append((DELETE_RUN, (applied.scope.tenant, run_id, applied.stream_seq)))
+        else:
+            out.append(_run_status(applied, run_id, "interrupted"))
+    return out
+
+
+def _run_cancelled(transition: rs.Transition, applied: Applied) -> list[Statement]:
+    request = msgspec.json.decode(transition.payload, type=rs.RunCancelRequested)
+    if not request.ended:
+        return []
+    if request.action == "rollback":
+        end: Statement = (DELETE_RUN, (applied.scope.tenant, request.run_id, applied.stream_seq))
+    else:
+        end = _run_status(applied, request.run_id, "interrupted")
+    return [end, _thread_status(applied, transition.state.status)]
+
+
+def _run_ended(transition: rs.Transition, applied: Applied, values: bytes | None) -> list[Statement]:
+    ended = msgspec.json.decode(transition.payload, type=rs.RunEnded)
+    error = None if ended.error is None else dumps(ended.error)
+    thread = (*applied.thread, transition.state.status, applied.at, applied.stream_seq, error, dumps(ended.interrupts),
+              values)  # fmt: skip
+    return [_run_status(applied, ended.run_id, ended.status, ended.attempt, ended.error), (END_THREAD, thread)]

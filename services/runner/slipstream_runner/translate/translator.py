@@ -1,0 +1,245 @@
+"""The translator of one attempt: parts in, drafts of lines out. Pure: no clock, no I/O."""
+
+from typing import Any, Final
+
+from slipstream_runner.translate.drafts import Draft, draft, encode_x
+from slipstream_runner.translate.llm_runs import LlmRuns
+from slipstream_runner.translate.messages import Messages
+from slipstream_schemas.codec import dumps, to_plain
+from slipstream_schemas.limits import RECORD_BYTES_MAX, RECORD_LINES_MAX
+from slipstream_schemas.record import OpenState
+from slipstream_schemas.state_forms import INTERRUPT, to_v2
+from slipstream_schemas.terminal import Interrupt
+
+MODES: Final = ("values", "updates", "messages", "custom", "tasks", "checkpoints", "tools")
+_CONFIG_KEYS: Final = ("checkpoint_id", "checkpoint_ns", "thread_id")
+Namespace = tuple[str, ...]
+
+
+def _light_config(config: Any) -> dict[str, Any] | None:
+    """The part of a checkpoint's config that clients may see: no auth, no callbacks."""
+    if not config:
+        return None
+    configurable = config.get("configurable", {})
+    return {"configurable": {k: configurable[k] for k in _CONFIG_KEYS if k in configurable}}
+
+
+class Translator:
+    """Turns what a graph streams into lines, and knows what is open."""
+
+    def __init__(self, attempt: int, llm_runs: LlmRuns) -> None:
+        self._attempt = attempt
+        self._llm_runs = llm_runs
+        self._messages = Messages()
+        self._drafts: list[Draft] = []
+        self._starts: dict[int, str] = {}
+        self._held: dict[Namespace, tuple[bytes, bytes | None, Any]] = {}
+        self._namespaces: dict[Namespace, str] = {}
+        self._tool_calls: dict[str, str] = {}
+        self.interrupts: dict[str, Interrupt] = {}
+        self.next_nodes: tuple[str, ...] | None = None
+        self._root_values: list[int] = []
+        self.values_seq = 0
+
+    def __len__(self) -> int:
+        return len(self._drafts)
+
+    def feed(self, namespace: Namespace, mode: str, payload: Any, now_ms: int) -> None:
+        """Take one part of the stream."""
+        self._note_failed_calls(now_ms)
+        if namespace and namespace not in self._namespaces:
+            self._start_namespace(namespace, now_ms)
+        if mode == "messages":
+            self._feed_message(namespace, payload, now_ms)
+            return
+        if mode == "custom":
+            self._drafts.append(draft("custom", namespace, _custom(payload), now_ms))
+            return
+        if mode == "checkpoints":
+            self._feed_checkpoint(namespace, payload, now_ms)
+            return
+        self._release(namespace, now_ms)
+        if mode == "values":
+            self._hold_values(namespace, payload)
+        elif mode == "updates":
+            self._feed_update(namespace, payload, now_ms)
+        elif mode == "tasks":
+            self._feed_task(namespace, payload, now_ms)
+        elif mode == "tools":
+            self._drafts.append(draft("tools", namespace, dumps(payload), now_ms))
+
+    def _note_failed_calls(self, now_ms: int) -> None:
+        while self._llm_runs.failed:
+            run_id, error = self._llm_runs.failed.pop(0)
+            self._drafts.extend(self._messages.fail(run_id, f"{type(error).__name__}: the model call failed", now_ms))
+
+    def _feed_message(self, namespace: Namespace, payload: Any, now_ms: int) -> None:
+        message, metadata = payload
+        run_id = self._llm_runs.take(message)
+        for line in self._messages.feed(namespace, message, metadata, run_id, now_ms):
+            if b'"event":"message-start"' in line[0]:
+                self._starts[len(self._drafts)] = message.id or run_id or ""
+            self._drafts.append(line)
+
+    # State
+
+    def _hold_values(self, namespace: Namespace, payload: Any) -> None:
+        """Hold a state until its checkpoint came: clients expect the checkpoint before its companion values."""
+        plain = to_plain(payload)
+        if not namespace and isinstance(plain, dict) and INTERRUPT in plain:
+            self._note_interrupts((), payload[INTERRUPT])
+        state, patch = to_v2(plain)
+        self._held[namespace] = (dumps(state), encode_x(p=patch), plain)
+
+    def _release(self, namespace: Namespace, now_ms: int) -> None:
+        held = self._held.pop(namespace, None)
+        if held is not None:
+            if not namespace:
+                self._root_values.append(len(self._drafts))
+            self._drafts.append(draft("values", namespace, held[0], now_ms, x=held[1]))
+
+    def _feed_checkpoint(self, namespace: Namespace, payload: Any, now_ms: int) -> None:
+        config, metadata = payload["config"], payload.get("metadata") or {}
+        parent = payload.get("parent_config")
+        light: dict[str, Any] = {"id": config["configurable"]["checkpoint_id"]}
+        if parent:
+            light["parent_id"] = parent["configurable"]["checkpoint_id"]
+        light.update(step=metadata.get("step"), source=metadata.get("source"))
+        if not namespace:
+            self.next_nodes = tuple(payload.get("next") or ())
+        kept = {"config": _light_config(config), "parent_config": _light_config(parent), "metadata": metadata,
+                "next": payload.get("next"), "tasks": payload.get("tasks")}  # fmt: skip
+        values = to_plain(payload.get("values"))
+        held = self._held.get(namespace)
+        same = held is not None and {k: v for k, v in held[2].items() if k != INTERRUPT} == values if held else False
+        x = encode_x(c=to_plain(kept), v=1 if same else None, values=None if same else {"is": values})
+        self._drafts.append(draft("checkpoints", namespace, dumps(light), now_ms, x=x))
+        self._release(namespace, now_ms)
+
+    def _feed_update(self, namespace: Namespace, payload: Any, now_ms: int) -> None:
+        if INTERRUPT in payload:
+            self._note_interrupts(namespace, payload[INTERRUPT])
+            data = dumps(payload)
+            self._drafts.append(draft("updates", namespace, data, now_ms, v1_only=True))
+            return
+        metadata = payload.get("__metadata__")
+        if metadata and metadata.get("cached") and self._attempt > 1:
+            return
+        for node, update in payload.items():
+            if node == "__metadata__":
+                continue
+            state, patch = to_v2(to_plain(update))
+            data = dumps({"node": node, "values": {} if state is None else state})
+            x = encode_x(p=patch, n=True if state is None else None)
+            self._drafts.append(draft("updates", namespace, data, now_ms, node=node, x=x))
+
+    def _note_interrupts(self, namespace: Namespace, interrupts: Any) -> None:
+        for interrupt in interrupts:
+            if interrupt.id not in self.interrupts:
+                self.interrupts[interrupt.id] = Interrupt(interrupt.id, to_plain(interrupt.value), namespace)
+
+    # Tasks and subgraphs
+
+    def _feed_task(self, namespace: Namespace, payload: Any, now_ms: int) -> None:
+        if "triggers" not in payload:
+            self._end_namespace((*namespace, f"{payload['name']}:{payload['id']}"), payload, now_ms)
+            for interrupt in payload.get("interrupts") or ():
+                self._tie_interrupt(interrupt, payload["id"], namespace)
+        else:
+            call = _tool_call_of(payload)
+            if call is not None:
+                self._tool_calls[payload["id"]] = call
+        state, patch = to_v2(to_plain(payload))
+        line = draft("tasks", namespace, dumps(state), now_ms, node=payload.get("name"), x=encode_x(p=patch))
+        self._drafts.append(line)
+
+    def _tie_interrupt(self, interrupt: Any, task_id: str, namespace: Namespace) -> None:
+        found = interrupt if isinstance(interrupt, dict) else {"id": interrupt.id, "value": interrupt.value}
+        known = self.interrupts.get(found["id"])
+        # The root's task and that of a subgraph both report it; the thread row names the root's.
+        if known is None or not known.task_id or not namespace:
+            where = known.namespace if known is not None else namespace
+            deepest = namespace if len(namespace) > len(where) else where
+            self.interrupts[found["id"]] = Interrupt(found["id"], to_plain(found["value"]), deepest, task_id)
+
+    def _start_namespace(self, namespace: Namespace, now_ms: int) -> None:
+        if len(namespace) > 1 and namespace[:-1] not in self._namespaces:
+            self._start_namespace(namespace[:-1], now_ms)
+        name, _, task_id = namespace[-1].partition(":")
+        data: dict[str, Any] = {"event": "started", "graph_name": name, "trigger_call_id": task_id}
+        if task_id in self._tool_calls:
+            data["cause"] = {"type": "toolCall", "tool_call_id": self._tool_calls[task_id]}
+        self._namespaces[namespace] = name
+        self._drafts.append(draft("lifecycle", namespace, dumps(data), now_ms))
+
+    def _end_namespace(self, namespace: Namespace, result: Any, now_ms: int) -> None:
+        if namespace not in self._namespaces:
+            return
+        if result.get("error"):
+            status, error = "failed", str(result["error"])
+        else:
+            status, error = ("interrupted" if result.get("interrupts") else "completed"), None
+        self._close_namespaces(namespace, status, error, now_ms)
+
+    def _close_namespaces(self, root: Namespace, status: str, error: str | None, now_ms: int) -> None:
+        """End a subgraph and whatever is open below it, deepest first."""
+        below = [ns for ns in self._namespaces if ns[: len(root)] == root]
+        for namespace in sorted(below, key=len, reverse=True):
+            self._release(namespace, now_ms)
+            data: dict[str, Any] = {"event": status, "graph_name": self._namespaces.pop(namespace)}
+            if error is not None:
+                data["error"] = error
+            self._drafts.append(draft("lifecycle", namespace, dumps(data), now_ms))
+
+    # Flushing
+
+    def finish(self, status: str, error: str | None, now_ms: int) -> None:
+        """The run is over: release what is held, close what is open with `status` (and `error`)."""
+        self._note_failed_calls(now_ms)
+        self._drafts.extend(self._messages.fail(None, error or f"the run was {status}", now_ms))
+        for namespace in list(self._held):
+            self._release(namespace, now_ms)
+        self._close_namespaces((), status, error, now_ms)
+
+    def settle(self, now_ms: int) -> None:
+        """Release held states: nothing else is coming for now."""
+        for namespace in list(self._held):
+            self._release(namespace, now_ms)
+
+    def drain(self) -> tuple[list[Draft], list[tuple[int, str]], int]:
+        """Up to a record's worth of lines, the message-starts among them, and the last root values line (-1: none)."""
+        size = count = 0
+        for before, after in self._drafts[:RECORD_LINES_MAX]:
+            size += len(before) + len(after)
+            if count and size > RECORD_BYTES_MAX:
+                break
+            count += 1
+        taken, self._drafts = self._drafts[:count], self._drafts[count:]
+        starts = [(line, message) for line, message in self._starts.items() if line < count]
+        values = [line for line in self._root_values if line < count]
+        self._starts = {line - count: message for line, message in self._starts.items() if line >= count}
+        self._root_values = [line - count for line in self._root_values if line >= count]
+        return taken, starts, values[-1] if values else -1
+
+    def open_state(self) -> OpenState:
+        """What is open at the start of the next record, as far as it is published."""
+        return OpenState(self._messages.open_messages(), tuple(self._namespaces))
+
+    def started_at(self, message_id: str, seq: int) -> None:
+        """A message-start was published at `seq`."""
+        self._messages.started_at(message_id, seq)
+
+
+def _custom(payload: Any) -> bytes:
+    if isinstance(payload, dict) and isinstance(payload.get("name"), str):
+        return b'{"name":%b,"payload":%b}' % (dumps(payload["name"]), dumps(payload))
+    return b'{"payload":%b}' % dumps(payload)
+
+
+def _tool_call_of(task: Any) -> str | None:
+    """The tool call that a task of an agent serves. Source: langchain's agents mark such tasks."""
+    if "lc_agent_name" not in (task.get("metadata") or {}):
+        return None
+    given = task.get("input")
+    call = given.get("tool_call") if isinstance(given, dict) else None
+    return call.get("id") if isinstance(call, dict) else None
