@@ -116,12 +116,27 @@ def test_two_missing_heartbeats_replace_the_consumer(url: str) -> None:
             await until(lambda: pull.consumers_made == 1, "the consumer is made")
             await until(lambda: bool(pull.parked), "a pull is parked")
             now_s = asyncio.get_running_loop().time()
-            pull.check(now_s + 9)
-            assert pull.consumers_made == 1
-            pull.check(now_s + 60)
+            assert not pull.check(now_s + 9)
+            assert pull.check(now_s + 60)
             await until(lambda: pull.consumers_made == 2, "the consumer is replaced")
             seq = await rig.write("a")
             assert [message.stream_seq for message in await read(pull, 1)] == [seq]
+            await pull.close()
+
+    run(scenario())
+
+
+def test_a_probe_leaves_a_living_consumer_alone(url: str) -> None:
+    async def scenario() -> None:
+        async with Rig(url) as rig, Inbox(await rig.connect("p")) as inbox:
+            pull = ContinuousPull(inbox, rig.stream, thread_log(rig.scope, "a"), "new", batch_records=4)
+            pull.open()
+            await until(lambda: bool(pull.parked), "a pull is parked")
+            await pull.probe()
+            assert pull.parked == 2
+            seqs = [await rig.write("a") for _ in range(20)]
+            assert [message.stream_seq for message in await read(pull, 20)] == seqs
+            assert pull.consumers_made == 1
             await pull.close()
 
     run(scenario())

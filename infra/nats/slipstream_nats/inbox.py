@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 API: Final = "$JS.API"
 ACK_TOKENS: Final = 9
 """Tokens of a reply subject without a domain."""
+CREATIONS_MAX: Final = 256
 ANSWER: Final = "answer"
 PAGE: Final = "page"
 
@@ -110,8 +111,12 @@ class Receiver(Protocol):
         """Ask for more if there is room."""
         ...
 
-    def check(self, now_s: float) -> None:
-        """Look whether the consumer has fallen silent."""
+    def check(self, now_s: float) -> bool:
+        """Replace the consumer if it has fallen silent; true says that it has."""
+        ...
+
+    async def probe(self) -> None:
+        """Ask the consumer for a sign of life: one that is gone answers at once that it is."""
         ...
 
     def reconnected(self) -> None:
@@ -133,6 +138,8 @@ class Inbox:
         self._ends: dict[str, int] = {}
         self._end_reads: dict[str, asyncio.Lock] = {}
         self._up = asyncio.Event()
+        self.creations = asyncio.Semaphore(CREATIONS_MAX)
+        """Bounds consumers in the making: the broker drops API requests when thousands come at once."""
         self._subscription: Subscription | None = None
         self.sweeps: set[Callable[[], None]] = set()
         """Called every few seconds from the one timer that all readers share."""
@@ -285,7 +292,9 @@ class Inbox:
         self._up.set()
         # What ended where before the outage says nothing of the log that came back.
         self._ends.clear()
-        for receiver in tuple(self._receivers.values()):
+        receivers = tuple(self._receivers.values())
+        log.info("%d readers go on with new consumers after a reconnect", len(receivers))
+        for receiver in receivers:
             receiver.reconnected()
 
     async def _sweep(self) -> None:
@@ -299,7 +308,12 @@ class Inbox:
             if now - due > PULL_IDLE_HEARTBEAT_S / 2:
                 due = now
                 continue
-            for receiver in tuple(self._receivers.values()):
-                receiver.check(now)
+            receivers = tuple(self._receivers.values())
+            silent = [receiver for receiver in receivers if receiver.check(now)]
+            if silent:
+                log.warning("%d of %d consumers have fallen silent and are replaced", len(silent), len(receivers))
+                # Consumers die by the node: do not wait for the slower beats of the others.
+                for receiver in receivers:
+                    await receiver.probe()
             for sweep in tuple(self.sweeps):
                 sweep()

@@ -226,12 +226,21 @@ class ContinuousPull:
         elif self._on_idle is not None:
             self._on_idle(int(headers.get("Nats-Last-Stream", "0")))
 
-    def check(self, now_s: float) -> None:
-        """Replace the consumer when two beats are missing."""
-        if self._requests and not self._making:
-            beat_s = max(request.beat_s for request in self._requests.values())
-            if now_s - self._heard_s > 2 * beat_s + 1:
-                self._replace("two heartbeats are missing")
+    def check(self, now_s: float) -> bool:
+        """Replace the consumer when two beats are missing; true says that they are."""
+        if not self._requests or self._making:
+            return False
+        beat_s = max(request.beat_s for request in self._requests.values())
+        if now_s - self._heard_s <= 2 * beat_s + 1:
+            return False
+        self._replace("two heartbeats are missing")
+        return True
+
+    async def probe(self) -> None:
+        """Send one more pull: a consumer that is gone answers it at once with a status."""
+        if len(self._requests) == 1 and not self._making:
+            self._quiet = False
+            await self._pull()
 
     def reconnected(self) -> None:
         """Replace the consumer: what was sent to the broken connection is gone."""
@@ -249,9 +258,11 @@ class ContinuousPull:
         return True
 
     async def refill(self) -> None:
-        """Send one more pull."""
-        if not self._wants_more():
-            return
+        """Send one more pull if there is room."""
+        if self._wants_more():
+            await self._pull()
+
+    async def _pull(self) -> None:
         beat_s, expires_s = (
             (QUIET_HEARTBEAT_S, QUIET_EXPIRES_S) if self._quiet else (PULL_IDLE_HEARTBEAT_S, PULL_EXPIRES_S)
         )
@@ -270,7 +281,7 @@ class ContinuousPull:
         if self._closed:
             return
         if self.consumers_made:
-            log.info("reading %s goes on with a new consumer behind %d: %s", self._subject, self.position, reason)
+            log.debug("reading %s goes on with a new consumer behind %d: %s", self._subject, self.position, reason)
         if self._consumer is not None:
             # Nothing of the old consumer may be taken in from here on.
             self._inbox.unroute(self._consumer)
@@ -305,14 +316,17 @@ class ContinuousPull:
             await self._inbox.connected()
             await self._abandon()
             try:
-                if await self._log_is_long_enough():
-                    await self._create()
-                    if not self._again:
-                        return
-                    continue
+                async with self._inbox.creations:
+                    if await self._log_is_long_enough():
+                        await self._create()
+                        if not self._again:
+                            return
+                        continue
                 short_since_s = short_since_s or self._now_s()
             except (Unavailable, ApiError) as failure:
-                log.warning("no consumer for %s yet: %s", self._subject, failure)
+                # The pauses grow: only what lasts is worth a line.
+                level = logging.WARNING if pause_s == RECREATE_PAUSE_S_MAX else logging.DEBUG
+                log.log(level, "no consumer for %s yet: %s", self._subject, failure)
             if short_since_s is not None and self._now_s() - short_since_s > LOST_LOG_GRACE_S:
                 self._fail(Corrupt(f"{self._stream} ends before {self.position}, which was read from it"))
                 return
