@@ -49,10 +49,15 @@ def fail(text: str) -> NoReturn:
     raise SystemExit(f"dev.py: {text}")
 
 
+def place() -> str:
+    """Where the environment lies and what it is made from; scripts in it name both."""
+    return f"{ROOT} {PYTHON.resolve()}"
+
+
 def wanted_stamp() -> str:
-    """Changes when the environment must be made anew."""
-    parts = (LOCK.read_bytes(), (ROOT / "pyproject.toml").read_bytes(), sys.version.encode(), str(ROOT).encode())
-    return hashlib.sha256(b"\0".join(parts)).hexdigest()
+    """Changes when the environment must be brought up to date."""
+    content = LOCK.read_bytes() + b"\0" + (ROOT / "pyproject.toml").read_bytes()
+    return f"{place()}\n{hashlib.sha256(content).hexdigest()}"
 
 
 def is_set_up(stamp: str) -> bool:
@@ -109,14 +114,15 @@ def set_up() -> None:
         wait_for_others(file)
         if not is_set_up(stamp):
             install()
-            STAMP.write_text(stamp)
+            STAMP.write_text(wanted_stamp())
 
 
 def install() -> None:
     """Install the locked requirements and Slipstream itself, for editing."""
     say("setting up .venv" if PYTHON.exists() else "first start: setting up .venv")
     uv = BIN / "uv"
-    if not PYTHON.exists() or not uv.exists():
+    moved = STAMP.exists() and STAMP.read_text().split("\n")[0] != place()
+    if moved or not PYTHON.exists() or not uv.exists():
         make_environment()
     # The system's certificates: behind a company's proxy, uv's own list knows too little.
     command = [str(uv), "pip", "install", "--system-certs", "--python", str(PYTHON), "--compile-bytecode", "--quiet"]

@@ -51,7 +51,7 @@ faults *args:
 
 # Measure, with the limits of the machine beside the figures
 bench *args:
-    python -m bench "$@"
+    PYTHONPATH=tools:tests python -m bench "$@"
 
 # Replay the control log into threads and runs rows
 rebuild *args:
