@@ -12,7 +12,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-from slipstream_schemas.errors import Corrupt, NoResponder, Unavailable
+from slipstream_schemas.errors import Corrupt, NoResponder, TooLarge, Unavailable
 from slipstream_schemas.limits import CONNECT_DEADLINE_S, REQUEST_DEADLINE_S
 
 log = logging.getLogger("slipstream.nats")
@@ -32,11 +32,25 @@ class Connection:
         self._client = Client()
         self._on_reconnect: list[Callable[[], None]] = []
         self._on_disconnect: list[Callable[[], None]] = []
+        self._up = asyncio.Event()
 
     @property
     def is_connected(self) -> bool:
         """Whether the connection is up now."""
         return self._client.is_connected
+
+    @property
+    def payload_bytes_max(self) -> int:
+        """The largest message that the server accepts, headers included."""
+        return self._client.max_payload
+
+    async def wait_connected(self) -> None:
+        """Return as soon as the connection is up. Raises: Unavailable when it was closed for good."""
+        while not self._client.is_connected:
+            if self._client.is_closed:
+                raise Unavailable("the connection to NATS is closed")
+            self._up.clear()
+            await self._up.wait()
 
     async def open(self, deadline_s: float = CONNECT_DEADLINE_S) -> None:
         """Connect, trying until the deadline. Raises: Unavailable."""
@@ -57,7 +71,7 @@ class Connection:
             self._url,
             name=self._name,
             max_reconnect_attempts=-1,
-            reconnect_time_wait=RECONNECT_WAIT_S,
+            reconnect_time_wait=RECONNECT_WAIT_S,  # type: ignore[arg-type]  # It only sleeps for it.
             connect_timeout=2,
             ping_interval=PING_INTERVAL_S,
             max_outstanding_pings=2,
@@ -85,6 +99,7 @@ class Connection:
 
     async def _reconnected(self) -> None:
         log.warning("%s: connected to NATS again", self._name)
+        self._up.set()
         for callback in tuple(self._on_reconnect):
             callback()
 
@@ -96,9 +111,11 @@ class Connection:
     async def publish(
         self, subject: str, payload: bytes = b"", reply: str = "", headers: dict[str, str] | None = None
     ) -> None:
-        """Hand a message to the connection. It may be lost: nothing acknowledges it. Raises: Unavailable."""
+        """Hand a message to the connection. It may be lost: nothing acknowledges it. Raises: Unavailable, TooLarge."""
         try:
             await self._client.publish(subject, payload, reply=reply, headers=headers)
+        except nats.errors.MaxPayloadError as error:
+            raise TooLarge(f"{len(payload)} bytes are more than NATS takes ({self.payload_bytes_max})") from error
         except nats.errors.Error as error:
             raise Unavailable(f"cannot publish to NATS: {type(error).__name__}") from error
 
@@ -112,9 +129,16 @@ class Connection:
     async def subscribe(self, subject: str, *, cb: Callback, queue: str = "") -> Subscription:
         """Deliver messages to `cb`, one after the other. Raises: Unavailable."""
         try:
-            return await self._client.subscribe(subject, queue=queue, cb=cb, pending_msgs_limit=-1, pending_bytes_limit=-1)
+            return await self._client.subscribe(
+                subject, queue=queue, cb=cb, pending_msgs_limit=-1, pending_bytes_limit=-1
+            )
         except nats.errors.Error as error:
             raise Unavailable(f"cannot subscribe on NATS: {type(error).__name__}") from error
+
+    async def unsubscribe(self, subscription: Subscription) -> None:
+        """Stop a subscription; harmless when the connection is gone."""
+        with contextlib.suppress(nats.errors.Error):
+            await subscription.unsubscribe()
 
     def new_inbox(self) -> str:
         """A subject that nobody else listens to."""
@@ -145,6 +169,7 @@ class Connection:
         with contextlib.suppress(nats.errors.Error, TimeoutError, OSError):
             async with asyncio.timeout(REQUEST_DEADLINE_S):
                 await self._client.close()
+        self._up.set()
 
 
 async def connect(url: str, name: str, deadline_s: float = CONNECT_DEADLINE_S) -> Connection:

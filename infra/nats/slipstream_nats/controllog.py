@@ -2,19 +2,23 @@
 
 import asyncio
 import random
+import time
 from collections.abc import Callable
 
 import msgspec
 
 from slipstream_nats.connection import Connection
 from slipstream_nats.publisher import Publisher, WrongSequence
-from slipstream_nats.stored import last_of_subject, purge
+from slipstream_nats.stored import StoredMessage, at_seq, last_of_subject, next_of_subject, purge
 from slipstream_schemas import subjects
-from slipstream_schemas.errors import Conflict, Corrupt
+from slipstream_schemas.errors import Conflict, Corrupt, Unavailable
 from slipstream_schemas.limits import DECIDE_TRIES_MAX, PUBLISH_DEADLINE_S
 from slipstream_schemas.record import TRANSITION_HEADER
 from slipstream_schemas.run_state import ThreadState, Transition, decode_transition, encode_transition, resolve
 from slipstream_schemas.subjects import Scope
+
+DECIDE_DEADLINE_S = 2 * PUBLISH_DEADLINE_S
+RETRY_WAIT_S = 0.1
 
 
 class Head(msgspec.Struct, frozen=True):
@@ -44,16 +48,18 @@ class ControlLog:
         found = await last_of_subject(self._connection, self._stream, subjects.control(scope, thread_id))
         if found is None:
             return Head(0, None)
-        try:
-            return Head(found.stream_seq, decode_transition(found.body))
-        except msgspec.MsgspecError as error:
-            raise Corrupt(f"control record {found.stream_seq} of thread {thread_id} is unreadable: {error}") from error
+        return Head(found.stream_seq, _decode(found))
 
     async def append(self, scope: Scope, thread_id: str, transition: Transition, expected_seq: int) -> int:
-        """Append behind the head `expected_seq`; returns the new seq. Raises: WrongSequence, Unavailable, Corrupt."""
+        """Append behind the head `expected_seq`; returns the new seq.
+
+        A command that was stored within the dedupe window keeps its first seq, at or below `expected_seq`.
+        Raises: WrongSequence, Unavailable, TooLarge, Corrupt.
+        """
         headers = {
             TRANSITION_HEADER: transition.name,
-            "Nats-Msg-Id": f"control:{transition.command_id}",
+            # Dedupe spans the stream, and clients may choose command ids: they are told apart by thread.
+            "Nats-Msg-Id": f"control:{subjects.thread_key(scope, thread_id)}:{transition.command_id}",
             "Nats-Expected-Last-Subject-Sequence": str(expected_seq),
         }
         subject = subjects.control(scope, thread_id)
@@ -62,26 +68,60 @@ class ControlLog:
     async def decide(self, scope: Scope, thread_id: str, decision: Decision) -> tuple[Transition, int]:
         """Append what `decision` makes of the head's state, reading again when somebody else was first.
 
-        `decision` is called once a try and must give the same `command_id` each time: after a lost acknowledgement the
-        head may be our own transition. Returns the transition and its seq.
-        Raises: what `decision` raises, Unavailable, Corrupt, Conflict after `DECIDE_TRIES_MAX` tries.
+        `decision` is called once a try and must give the same `command_id` each time: an append whose acknowledgement
+        was lost is found again by it. Returns the transition that is stored under that id, and its seq.
+        Raises: what `decision` raises, Unavailable (the command may be stored), TooLarge, Corrupt, Conflict after
+        `DECIDE_TRIES_MAX` tries.
         """
-        doubtful: str | None = None
+        end = time.monotonic() + DECIDE_DEADLINE_S
+        doubtful: tuple[str, int] | None = None
         for attempt in range(DECIDE_TRIES_MAX):
             head = await self.head(scope, thread_id)
-            if doubtful is not None and head.transition is not None and head.transition.command_id == doubtful:
-                return head.transition, head.stream_seq
+            stored = await self._stored_after(scope, thread_id, doubtful, head)
+            if stored is not None:
+                return stored
             transition = decision(head.state)
+            doubtful = (transition.command_id, head.stream_seq)
             try:
-                return transition, await self.append(scope, thread_id, transition, head.stream_seq)
+                stream_seq = await self.append(scope, thread_id, transition, head.stream_seq)
             except WrongSequence:
-                doubtful = transition.command_id
-                await asyncio.sleep(random.uniform(0, 0.001 * min(attempt, 20)))  # noqa: S311
+                await asyncio.sleep(random.uniform(0, 0.001 * min(attempt, 20)))
+            except Unavailable:
+                if time.monotonic() > end:
+                    raise
+                await asyncio.sleep(RETRY_WAIT_S)
+            else:
+                if stream_seq > head.stream_seq:
+                    return transition, stream_seq
+                return await self._at(stream_seq), stream_seq
         raise Conflict(f"thread {thread_id} changed {DECIDE_TRIES_MAX} times while deciding")
+
+    async def _stored_after(
+        self, scope: Scope, thread_id: str, doubtful: tuple[str, int] | None, head: Head
+    ) -> tuple[Transition, int] | None:
+        """Our own transition, if the append in doubt was stored: it expected a head, so it lies right behind it."""
+        if doubtful is None or head.stream_seq == doubtful[1]:
+            return None
+        subject = subjects.control(scope, thread_id)
+        found = await next_of_subject(self._connection, self._stream, subject, doubtful[1] + 1)
+        if found is None:
+            return None
+        transition = _decode(found)
+        return (transition, found.stream_seq) if transition.command_id == doubtful[0] else None
+
+    async def _at(self, stream_seq: int) -> Transition:
+        found = await at_seq(self._connection, self._stream, stream_seq)
+        if found is None:
+            raise Conflict(f"the command was carried out before, at {stream_seq}, and its record is gone")
+        return _decode(found)
 
     async def purge_before(self, scope: Scope, thread_id: str, stream_seq: int) -> None:
         """Delete the thread's control records before `stream_seq`, which stays. Raises: Unavailable."""
         await purge(self._connection, self._stream, subjects.control(scope, thread_id), stream_seq - 1)
 
 
-DECIDE_DEADLINE_S = 2 * PUBLISH_DEADLINE_S
+def _decode(message: StoredMessage) -> Transition:
+    try:
+        return decode_transition(message.body)
+    except msgspec.MsgspecError as error:
+        raise Corrupt(f"control record {message.stream_seq} on {message.subject} is unreadable: {error}") from error

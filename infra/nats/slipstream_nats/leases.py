@@ -1,5 +1,7 @@
 """Leases: who may write a thread log. Taking one appends its record; the record's seq is the fence."""
 
+import time
+
 import msgspec
 
 from slipstream_nats.publisher import Publisher
@@ -8,10 +10,11 @@ from slipstream_schemas.subjects import Scope
 
 
 class LeaseTaken(msgspec.Struct):
-    """The record of a lease."""
+    """The record of a lease: who took it, for which run, and when by the holder's clock (nothing decides by it)."""
 
     holder: str
     run_id: str
+    at_ms: int
 
 
 async def take(publisher: Publisher, scope: Scope, thread_id: str, holder: str, run_id: str) -> int:
@@ -19,5 +22,5 @@ async def take(publisher: Publisher, scope: Scope, thread_id: str, holder: str, 
 
     The record never ages out, since an expired one would refuse its living holder. Raises: Unavailable.
     """
-    body = msgspec.json.encode(LeaseTaken(holder, run_id))
+    body = msgspec.json.encode(LeaseTaken(holder, run_id, time.time_ns() // 1_000_000))
     return (await publisher.publish(subjects.lease(scope, thread_id), body, {"Nats-TTL": "never"})).stream_seq

@@ -1,7 +1,10 @@
 """Acknowledged publishing with a deadline for each message.
 
-nats-py's `publish_async` never completes when JetStream refuses a message, and `publish` costs more than twice this: one
-inbox for the process, a counter for a token, and the acknowledgement's seq cut out of its bytes.
+nats-py's `publish_async` never completes when JetStream refuses a message, and `publish` costs more than twice this:
+one inbox for the process, a counter for a token, and the acknowledgement's seq cut out of its bytes.
+
+A publish waits for the connection instead of going into the client's buffer: what lies there is sent after the outage,
+long after its caller was told that it failed.
 """
 
 import asyncio
@@ -11,11 +14,14 @@ import msgspec
 from nats.aio.msg import Msg
 
 from slipstream_nats.connection import Connection
-from slipstream_schemas.errors import Conflict, Corrupt, Fenced, SlipstreamError, Unavailable
-from slipstream_schemas.limits import PUBLISH_DEADLINE_S
+from slipstream_schemas.errors import Conflict, Corrupt, Fenced, SlipstreamError, TooLarge, Unavailable
+from slipstream_schemas.limits import MESSAGE_BYTES_MAX, PUBLISH_DEADLINE_S
 
 WRONG_LAST_SEQUENCE = 10071
 WRONG_LAST_SEQUENCE_IN_FLIGHT = 10164
+MESSAGE_TOO_LARGE = 10054
+HEADER_LINE_BYTES = len(b": \r\n")
+HEADER_FRAME_BYTES = len(b"NATS/1.0\r\n\r\n")
 RETRY_WAIT_S = 0.005
 
 _SEQ = re.compile(rb'"seq":\s*(\d+)')
@@ -58,6 +64,9 @@ def refusal(error: _Error) -> SlipstreamError:
         return WrongSequence(error.description, int(found[1]) if found else -1)
     if error.err_code == WRONG_LAST_SEQUENCE_IN_FLIGHT:
         return _InFlight(error.description)
+    if error.err_code == MESSAGE_TOO_LARGE:
+        return TooLarge(f"a record is too large: {error.description}")
+    # Limits that room or an operator lifts: bytes of the stream, of the account, of the disk.
     if error.code >= 500 or "maximum" in error.description or "resource" in error.description:
         return Unavailable(f"JetStream cannot store: {error.description} ({error.err_code})")
     return Corrupt(f"JetStream refused a message: {error.description} ({error.err_code})")
@@ -108,8 +117,9 @@ class Publisher:
         """Publish once and wait for the acknowledgement.
 
         Raises: WrongSequence, Unavailable (refused for now, or no answer by the deadline: then it may be stored, and
-        only a retry with the same `Nats-Msg-Id` is safe), Corrupt.
+        only a retry with the same `Nats-Msg-Id` is safe), TooLarge, Corrupt.
         """
+        _check_size(body, headers or {}, min(MESSAGE_BYTES_MAX, self._connection.payload_bytes_max))
         try:
             async with asyncio.timeout(deadline_s):
                 while True:
@@ -121,6 +131,7 @@ class Publisher:
             raise Unavailable(f"no acknowledgement within {deadline_s:.1f} s") from error
 
     async def _once(self, subject: str, body: bytes, headers: dict[str, str] | None) -> Ack:
+        await self._connection.wait_connected()
         self._count += 1
         token = str(self._count)
         future: asyncio.Future[Ack] = asyncio.get_running_loop().create_future()
@@ -130,6 +141,16 @@ class Publisher:
             return await future
         finally:
             del self._waiting[token]
+
+
+def _check_size(body: bytes, headers: dict[str, str], bytes_max: int) -> None:
+    # The server counts headers too, and answers a message over its limit by closing the connection: every other
+    # publish would fail with it.
+    size = len(body) + HEADER_FRAME_BYTES
+    for name, value in headers.items():
+        size += len(name) + len(value) + HEADER_LINE_BYTES
+    if size > bytes_max:
+        raise TooLarge(f"a record of {size} bytes is over the limit of {bytes_max} bytes")
 
 
 async def open_publisher(connection: Connection) -> Publisher:

@@ -83,14 +83,29 @@ class ThreadLogWriter:
         self.last_stream_seq = 0
 
     async def append(
-        self, header: RecordHeader, body: bytes, *, msg_id: str | None = None, outage_s: float = PUBLISH_OUTAGE_S
+        self,
+        header: RecordHeader,
+        body: bytes,
+        *,
+        msg_id: str | None = None,
+        traceparent: str | None = None,
+        outage_s: float = PUBLISH_OUTAGE_S,
     ) -> int:
-        """Append a record; returns its stream_seq.
+        """Append a record; returns its stream_seq. A repeat within the dedupe window is stored once.
 
-        Raises: Fenced (stop, do not acknowledge), Corrupt, Unavailable after `outage_s` without an acknowledgement.
+        Raises: Fenced (stop, do not acknowledge), TooLarge, Corrupt, Unavailable after `outage_s` without an
+        acknowledgement.
         """
         msg_id = msg_id or message_id(header.run_id, header.attempt, header.ordinal)
-        headers = {"Nats-Msg-Id": msg_id, RECORD_HEADER: header_value(header), **self._fence_headers}
+        headers = {
+            # Dedupe spans the stream, run ids may be chosen by clients: without the thread, one tenant's record could
+            # pass for a repeat of another's.
+            "Nats-Msg-Id": f"{subjects.thread_key(self._scope, self._thread_id)}:{msg_id}",
+            RECORD_HEADER: header_value(header),
+            **self._fence_headers,
+        }
+        if traceparent:
+            headers["traceparent"] = traceparent
         begun = time.monotonic()
         tries = 0
         while True:
