@@ -3,8 +3,8 @@
 from slipstream_schemas import lines
 from slipstream_schemas.codec import dumps
 
-Draft = tuple[bytes, bytes]
-"""A line before and behind the value of `event_id`."""
+Draft = tuple[bytes, bytes | None]
+"""A line before and behind the value of `event_id`; None behind: the line is whole and has an id of its own."""
 
 PLAIN_END = b"}"
 
@@ -34,4 +34,9 @@ def encode_x(**fields: object) -> bytes | None:
 def assemble(drafts: list[Draft], run_id: str, attempt: int, ordinal: int) -> bytes:
     """The body of a record: each line with the event id `<run>:<attempt>:<ordinal>:<line>`."""
     stem = f'"{run_id}:{attempt}:{ordinal}:'.encode()
-    return b"\n".join([b'%b%b%d"%b' % (before, stem, n, after) for n, (before, after) in enumerate(drafts)])
+    return b"\n".join(
+        [
+            before if after is None else b'%b%b%d"%b' % (before, stem, n, after)
+            for n, (before, after) in enumerate(drafts)
+        ]
+    )

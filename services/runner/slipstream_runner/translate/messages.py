@@ -82,7 +82,12 @@ class Messages:
                 message.seq = seq
 
     def feed(
-        self, namespace: tuple[str, ...], message: BaseMessage, metadata: dict[str, Any], llm_run: str | None, now_ms: int
+        self,
+        namespace: tuple[str, ...],
+        message: BaseMessage,
+        metadata: dict[str, Any],
+        llm_run: str | None,
+        now_ms: int,
     ) -> list[Draft]:
         """The lines of one `messages` part."""
         if isinstance(message, AIMessageChunk):
@@ -165,7 +170,12 @@ class Messages:
         return draft("messages", found.namespace, found.data(event), now_ms, node=found.node, x=x)
 
     def _whole(
-        self, namespace: tuple[str, ...], message: BaseMessage, metadata: dict[str, Any], llm_run: str | None, now_ms: int
+        self,
+        namespace: tuple[str, ...],
+        message: BaseMessage,
+        metadata: dict[str, Any],
+        llm_run: str | None,
+        now_ms: int,
     ) -> list[Draft]:
         node = metadata.get("langgraph_node")
         found = _Open(namespace, message.id or "", llm_run or message.id or "", node)

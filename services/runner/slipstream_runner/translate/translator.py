@@ -210,7 +210,7 @@ class Translator:
         """Up to a record's worth of lines, the message-starts among them, and the last root values line (-1: none)."""
         size = count = 0
         for before, after in self._drafts[:RECORD_LINES_MAX]:
-            size += len(before) + len(after)
+            size += len(before) + len(after or b"")
             if count and size > RECORD_BYTES_MAX:
                 break
             count += 1

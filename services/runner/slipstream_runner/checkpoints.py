@@ -1,0 +1,134 @@
+"""Checkpoints in Postgres, fenced: a write commits only while the run's lease is the highest one.
+
+One saver object for each run over a shared pool: a saver serialises everything on one lock. LangGraph's tables know no
+tenant, so the stored thread id is `<tenant>/<thread_id>`, and graphs see the plain one.
+"""
+
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, cast
+
+import psycopg
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import CheckpointTuple
+from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
+from psycopg import AsyncConnection, AsyncCursor
+from psycopg.rows import DictRow, dict_row
+from psycopg_pool import AsyncConnectionPool
+
+from slipstream_schemas.errors import Fenced, Unavailable
+from slipstream_schemas.limits import DATABASE_DEADLINE_S
+from slipstream_schemas.subjects import Scope, thread_key
+
+Pool = AsyncConnectionPool[AsyncConnection[DictRow]]
+NULL_TASK_ID = "00000000-0000-0000-0000-000000000000"
+SETUP_LOCK = 0x511B
+CHECK = "SELECT 1/count(*) FROM (SELECT 1 FROM fences WHERE thread_key=%s AND fence=%s FOR SHARE) held"
+DELETE_OF_RUN = """WITH gone AS (DELETE FROM checkpoints WHERE thread_id=%s AND metadata->>'run_id'=%s
+ RETURNING thread_id, checkpoint_ns, checkpoint_id)
+ DELETE FROM checkpoint_writes w USING gone g WHERE w.thread_id=g.thread_id AND w.checkpoint_ns=g.checkpoint_ns
+ AND w.checkpoint_id=g.checkpoint_id"""
+
+
+async def open_pool(dsn: str, size: int) -> Pool:
+    """A pool for checkpoints. Raises: Unavailable."""
+    pool = cast(
+        "Pool",
+        AsyncConnectionPool(
+            dsn, min_size=1, max_size=size, open=False, timeout=DATABASE_DEADLINE_S,
+            kwargs={"autocommit": True, "prepare_threshold": 0, "row_factory": dict_row},
+        ),
+    )  # fmt: skip
+    try:
+        await pool.open(wait=True, timeout=DATABASE_DEADLINE_S)
+    except psycopg.Error as error:
+        raise Unavailable(f"Postgres does not answer: {error}") from error
+    return pool
+
+
+async def set_up(pool: Pool) -> None:
+    """Create LangGraph's tables; one process at a time."""
+    async with pool.connection() as connection:
+        await connection.execute("SELECT pg_advisory_lock(%s)", (SETUP_LOCK,))
+        try:
+            await AsyncPostgresSaver(connection).setup()
+        finally:
+            await connection.execute("SELECT pg_advisory_unlock(%s)", (SETUP_LOCK,))
+
+
+class FencedSaver(AsyncPostgresSaver):
+    """The checkpointer of one run (`fence` its lease), or of a question that only reads (`fence` None)."""
+
+    def __init__(self, pool: Pool, scope: Scope, thread_id: str, fence: int | None) -> None:
+        super().__init__(pool)
+        self._key, self._plain, self._fence = thread_key(scope, thread_id), thread_id, fence
+
+    def _stored(self, config: RunnableConfig) -> RunnableConfig:
+        configurable = {**config.get("configurable", {}), "thread_id": self._key}
+        return {**config, "configurable": configurable}
+
+    def _shown(self, config: RunnableConfig) -> RunnableConfig:
+        return {**config, "configurable": {**config.get("configurable", {}), "thread_id": self._plain}}
+
+    @contextlib.asynccontextmanager
+    async def _cursor(self, *, pipeline: bool = False) -> AsyncIterator[AsyncCursor[DictRow]]:
+        async with super()._cursor(pipeline=pipeline) as cursor:
+            # LangGraph writes in pipelines and reads without: the check shares the write's implicit transaction.
+            if pipeline and self._fence is not None:
+                await cursor.execute(CHECK, (self._key, self._fence))
+            yield cursor
+
+    async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
+        """The newest checkpoint, or the named one."""
+        found = await super().aget_tuple(self._stored(config))
+        return None if found is None else self._shown_tuple(found)
+
+    def _shown_tuple(self, found: CheckpointTuple) -> CheckpointTuple:
+        parent = found.parent_config
+        return found._replace(
+            config=self._shown(found.config), parent_config=None if parent is None else self._shown(parent)
+        )
+
+    async def alist(
+        self, config: RunnableConfig | None, *, filter: dict[str, Any] | None = None,
+        before: RunnableConfig | None = None, limit: int | None = None,
+    ) -> AsyncIterator[CheckpointTuple]:  # fmt: skip
+        """Checkpoints, newest first."""
+        stored = None if config is None else self._stored(config)
+        async for found in super().alist(stored, filter=filter, before=before, limit=limit):
+            yield self._shown_tuple(found)
+
+    async def aput(self, config: RunnableConfig, checkpoint: Any, metadata: Any, new_versions: Any) -> RunnableConfig:
+        """Store a checkpoint. Raises: Fenced."""
+        with _fencing(self._fence):
+            return self._shown(await super().aput(self._stored(config), checkpoint, metadata, new_versions))
+
+    async def aput_writes(
+        self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
+    ) -> None:
+        """Store a task's writes. Raises: Fenced."""
+        with _fencing(self._fence):
+            await super().aput_writes(self._stored(config), writes, task_id, task_path)
+
+    async def null_writes(self) -> tuple[str | None, int]:
+        """The root checkpoint's id and how many writes of no task (those of commands) it has."""
+        found = await self.aget_tuple({"configurable": {"thread_id": self._plain, "checkpoint_ns": ""}})
+        if found is None:
+            return None, 0
+        count = sum(1 for task_id, _, _ in found.pending_writes or () if task_id == NULL_TASK_ID)
+        return found.config["configurable"]["checkpoint_id"], count
+
+
+@contextlib.contextmanager
+def _fencing(fence: int | None) -> Any:
+    """A failed fence check shows as a division by zero."""
+    try:
+        yield
+    except (psycopg.errors.DivisionByZero, psycopg.errors.PipelineAborted) as error:
+        raise Fenced(f"the checkpoints belong to a later lease than {fence}", 0) from error
+
+
+async def delete_of_run(pool: Pool, scope: Scope, thread_id: str, run_id: str) -> None:
+    """Delete what a run checkpointed, for its rollback."""
+    async with pool.connection() as connection:
+        await connection.execute(DELETE_OF_RUN, (thread_key(scope, thread_id), run_id))

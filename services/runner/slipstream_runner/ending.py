@@ -1,0 +1,137 @@
+"""Ending a run, in the order that lets anybody finish what we could not: `run_ended` (it carries the exact terminal
+record), the terminal record in the thread log, the next run's work item, the acknowledgement.
+"""
+
+import logging
+
+import msgspec
+
+from slipstream_runner.checkpoints import delete_of_run
+from slipstream_runner.execute import Outcome
+from slipstream_runner.runtime import Attempt, Runtime, now_ms
+from slipstream_runner.settling import publish_owed, put_next
+from slipstream_runner.translate import Translator
+from slipstream_schemas import run_state as rs
+from slipstream_schemas.errors import Conflict, NotFound
+from slipstream_schemas.terminal import Interrupt, RootStatus, terminal_body
+
+log = logging.getLogger("slipstream.runner")
+
+
+class _Cancelled(Exception):
+    """The head shows a cancel that was accepted before the run's end was."""
+
+    def __init__(self, action: rs.CancelAction) -> None:
+        self.action = action
+
+
+class _End(msgspec.Struct):
+    """A run's end, ready to be decided."""
+
+    status: rs.EndStatus
+    thread_status: rs.ThreadStatus
+    root: RootStatus
+    error: dict[str, str] | None
+    interrupts: list[Interrupt]
+
+
+def _end_of(outcome: Outcome, translator: Translator) -> _End:
+    waiting = list(translator.interrupts.values())
+    unfinished = bool(waiting) or bool(translator.next_nodes)
+    match outcome.kind:
+        case "error":
+            return _End("error", "error", "failed", outcome.error, [])
+        case "timeout":
+            return _End("timeout", "error", "failed", outcome.error, [])
+        case "interrupted":
+            stopped = unfinished or translator.next_nodes is None
+            return _End("interrupted", "interrupted" if stopped else "idle", "interrupted", None, waiting)
+        case _:
+            return _End("success", "interrupted" if unfinished else "idle", "interrupted" if unfinished else "completed",
+                        None, waiting)  # fmt: skip
+
+
+async def end(runtime: Runtime, attempt: Attempt, outcome: Outcome, translator: Translator) -> None:
+    """Record how the attempt ended and pay for it. Raises: Unavailable, Fenced (the work item comes back)."""
+    if outcome.kind == "lost":
+        return
+    try:
+        if outcome.kind == "release":
+            await release(runtime, attempt)
+            return
+        if outcome.kind == "rollback":
+            state, owed = await _roll_back(runtime, attempt)
+        else:
+            try:
+                state, owed = await _end(runtime, attempt, _end_of(outcome, translator), translator.values_seq)
+            except _Cancelled as seen:
+                if seen.action == "rollback":
+                    state, owed = await _roll_back(runtime, attempt)
+                else:
+                    stopped = _end_of(Outcome("interrupted"), translator)
+                    state, owed = await _end(runtime, attempt, stopped, translator.values_seq, is_cancelled=True)
+    except (Conflict, NotFound) as error:
+        log.warning("run %s attempt %d is no longer ours: %s", attempt.run.run_id, attempt.number, error.message)
+        return
+    runtime.crash.reach("ended")
+    await publish_owed(attempt.writer, owed)
+    runtime.crash.reach("terminal")
+    await put_next(runtime, attempt.scope, attempt.thread_id, state)
+    runtime.crash.reach("next_work")
+    await attempt.item.ack()
+    runtime.crash.reach("acknowledged")
+
+
+async def _end(
+    runtime: Runtime, attempt: Attempt, ending: _End, values_seq: int, *, is_cancelled: bool = False
+) -> tuple[rs.ThreadState, rs.OwedTerminal]:
+    run = attempt.run
+    is_cancelled = is_cancelled or ending.status in ("interrupted", "error", "timeout")
+    body = terminal_body(
+        run.run_id, ending.root, now_ms(), graph_name=run.graph_id, run_status=ending.status, attempt=attempt.number,
+        error=ending.error, interrupts=ending.interrupts,
+    )  # fmt: skip
+    owed = rs.OwedTerminal(run.run_id, attempt.writer.last_stream_seq, body.decode())
+    rows: dict[str, list[dict[str, object]]] = {}
+    for waiting in ending.interrupts:
+        rows.setdefault(waiting.task_id, []).append({"id": waiting.id, "value": waiting.value})
+    ended = rs.RunEnded(run.run_id, attempt.number, ending.status, ending.thread_status, ending.error, values_seq, rows)
+    open_interrupts = tuple(rs.OpenInterrupt(i.id, i.namespace, i.task_id) for i in ending.interrupts)
+    command_id = f"{run.run_id}:{attempt.number}:ended"
+
+    def decide(state: rs.ThreadState | None) -> rs.Transition:
+        running = state.running if state is not None else None
+        if running is not None and running.run_id == run.run_id and running.cancel:
+            if running.cancel == "rollback" or not is_cancelled:
+                raise _Cancelled(running.cancel)
+        return rs.end_run(state, command_id, now_ms(), ended, owed, open_interrupts, frozenset(attempt.settled))
+
+    transition, _ = await runtime.control.decide(attempt.scope, attempt.thread_id, decide)
+    return transition.state, owed
+
+
+async def _roll_back(runtime: Runtime, attempt: Attempt) -> tuple[rs.ThreadState, rs.OwedTerminal]:
+    """Delete the run's checkpoints, then say that it never was."""
+    run = attempt.run
+    await delete_of_run(runtime.checkpoints, attempt.scope, attempt.thread_id, run.run_id)
+    body = terminal_body(run.run_id, "interrupted", now_ms(), graph_name=run.graph_id, run_status="interrupted",
+                         attempt=attempt.number)  # fmt: skip
+    owed = rs.OwedTerminal(run.run_id, attempt.writer.last_stream_seq, body.decode())
+    rolled, command_id = rs.RunRolledBack(run.run_id), f"{run.run_id}:{attempt.number}:rolled-back"
+    transition, _ = await runtime.control.decide(
+        attempt.scope,
+        attempt.thread_id,
+        lambda state: rs.roll_back_run(state, command_id, now_ms(), rolled, attempt.number, owed),
+    )
+    return transition.state, owed
+
+
+async def release(runtime: Runtime, attempt: Attempt) -> None:
+    """Hand the run back, so that another runner goes on with it at once. Raises: Unavailable."""
+    run = attempt.run
+    released, command_id = rs.RunReleased(run.run_id, attempt.number), f"{run.run_id}:{attempt.number}:released"
+    await runtime.control.decide(
+        attempt.scope, attempt.thread_id, lambda state: rs.release_run(state, command_id, now_ms(), released)
+    )
+    await attempt.item.nak(0)
+    log.info("run %s attempt %d is handed back", run.run_id, attempt.number)

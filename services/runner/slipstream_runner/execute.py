@@ -1,0 +1,145 @@
+"""One attempt of one run: drive the graph, feed the translator, flush, and say how it ended."""
+
+import asyncio
+import contextlib
+import logging
+from typing import Any, Literal
+
+import msgspec
+from langgraph.errors import GraphBubbleUp
+
+from slipstream_runner.checkpoints import FencedSaver
+from slipstream_runner.flush import Flusher
+from slipstream_runner.inputs import graph_input, run_config
+from slipstream_runner.recover import opening_lines
+from slipstream_runner.runtime import Attempt, Runtime, now_ms
+from slipstream_runner.translate import MODES, LlmRuns, Translator, describe_error
+from slipstream_schemas.errors import Corrupt, Fenced, SlipstreamError, Unavailable
+
+log = logging.getLogger("slipstream.runner")
+
+Kind = Literal["success", "error", "timeout", "interrupted", "rollback", "release", "lost"]
+
+
+class Outcome(msgspec.Struct):
+    """How an attempt ended. `lost` means that it is no longer ours: say nothing, acknowledge nothing."""
+
+    kind: Kind
+    error: dict[str, str] | None = None
+
+
+async def execute(runtime: Runtime, attempt: Attempt, flushers: dict[str, Flusher]) -> tuple[Outcome, Translator]:
+    """Run the graph to its end. Every line is in the log when this returns, unless the outcome is `lost`."""
+    llm_runs = LlmRuns()
+    translator = Translator(attempt.number, llm_runs)
+    flusher = Flusher(runtime, attempt, translator, await opening_lines(runtime, attempt))
+    flushers[attempt.thread_id] = flusher
+    flushing = asyncio.create_task(flusher.run())
+    # A log that refuses us ends the graph at once.
+    flushing.add_done_callback(lambda task: _flush_failed(task, attempt))
+    try:
+        attempt.task = asyncio.create_task(_drive(runtime, attempt, translator, flusher, llm_runs))
+        if attempt.stop is not None:
+            attempt.task.cancel()
+        outcome = await _outcome(runtime, attempt)
+        if outcome.kind not in ("lost", "release"):
+            _close(translator, outcome)
+        flusher.close()
+        return await _flushed(flushing, attempt, outcome), translator
+    finally:
+        flushers.pop(attempt.thread_id, None)
+        if not flushing.done():
+            flushing.cancel()
+            with contextlib.suppress(asyncio.CancelledError, Exception):
+                await flushing
+
+
+def _flush_failed(task: asyncio.Task[None], attempt: Attempt) -> None:
+    if not task.cancelled() and task.exception() is not None:
+        attempt.cancel("fenced")
+
+
+async def _flushed(flushing: asyncio.Task[None], attempt: Attempt, outcome: Outcome) -> Outcome:
+    try:
+        await flushing
+        return outcome
+    except Fenced as error:
+        log.warning("run %s attempt %d: %s; stopping", attempt.run.run_id, attempt.number, error.message)
+    except (Unavailable, Corrupt) as error:
+        log.error("run %s attempt %d cannot be written: %s", attempt.run.run_id, attempt.number, error.message)
+    return Outcome("lost")
+
+
+async def _drive(
+    runtime: Runtime, attempt: Attempt, translator: Translator, flusher: Flusher, llm_runs: LlmRuns
+) -> None:
+    run = attempt.run
+    config = run_config(attempt, [llm_runs])
+    saver = FencedSaver(runtime.checkpoints, attempt.scope, attempt.thread_id, attempt.fence)
+    async with runtime.graphs.use(run.graph_id, config, saver) as graph:
+        options: dict[str, Any] = {"durability": run.durability}
+        if run.context is not None:
+            options["context"] = run.context
+        for name, value in (("interrupt_before", run.interrupt_before), ("interrupt_after", run.interrupt_after)):
+            if value:
+                options[name] = value
+        given = graph_input(attempt, attempt.checkpoint_id, attempt.null_writes)
+        stream = graph.astream(given, config, stream_mode=list(MODES), subgraphs=True, version="v1", **options)  # type: ignore[call-overload]
+        async with contextlib.aclosing(stream) as parts:
+            async for namespace, mode, payload in parts:
+                translator.feed(namespace, mode, payload, now_ms())
+                flusher.notify()
+                if len(translator) > 0:
+                    await flusher.room()
+
+
+async def _outcome(runtime: Runtime, attempt: Attempt) -> Outcome:
+    assert attempt.task is not None
+    try:
+        async with asyncio.timeout(runtime.settings.run_timeout_s) as limit:
+            await attempt.task
+    except asyncio.CancelledError:
+        if attempt.stop is None:
+            raise
+        return _stopped(attempt.stop)
+    except TimeoutError as error:
+        if limit.expired():
+            text = f"the run did not end within {runtime.settings.run_timeout_s:.0f} s"
+            return Outcome("timeout", {"error": "TimeoutError", "message": text})
+        return Outcome("error", describe_error(error))
+    except Fenced as error:
+        log.warning("run %s attempt %d: %s; stopping", attempt.run.run_id, attempt.number, error.message)
+        return Outcome("lost")
+    except GraphBubbleUp:
+        return Outcome("success")
+    except Exception as error:
+        if attempt.stop is not None:
+            return _stopped(attempt.stop)
+        if isinstance(error, SlipstreamError):
+            return Outcome("error", {"error": type(error).__name__, "message": error.message})
+        log.info("run %s failed in its graph", attempt.run.run_id, exc_info=error)
+        return Outcome("error", describe_error(error))
+    return Outcome("success")
+
+
+def _stopped(reason: str) -> Outcome:
+    match reason:
+        case "rollback":
+            return Outcome("rollback")
+        case "release":
+            return Outcome("release")
+        case "fenced" | "deleted":
+            return Outcome("lost")
+        case _:
+            return Outcome("interrupted")
+
+
+def _close(translator: Translator, outcome: Outcome) -> None:
+    """Close what is open in the words of the outcome."""
+    if outcome.kind in ("error", "timeout"):
+        error = outcome.error or {"error": "", "message": ""}
+        translator.finish("failed", f"{error['error']}: {error['message']}", now_ms())
+    elif outcome.kind == "success" and not translator.interrupts:
+        translator.finish("completed", None, now_ms())
+    else:
+        translator.finish("interrupted", None, now_ms())

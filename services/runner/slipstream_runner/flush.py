@@ -1,0 +1,96 @@
+"""From lines to records: one publish in flight, and everything that gathers meanwhile goes out as the next record.
+
+A slow graph gets the latency of one publish, a fast one packs itself, and the broker's cost for each token falls as the
+load rises. The queue is bounded: a graph that is faster than the log waits in `room`.
+"""
+
+import asyncio
+
+from slipstream_runner.runtime import Attempt, Runtime, now_ms
+from slipstream_runner.settling import publish_owed
+from slipstream_runner.translate import Draft, Translator, assemble
+from slipstream_schemas.limits import RUN_QUEUE_LINES_MAX
+from slipstream_schemas.record import OpenState, RecordHeader
+from slipstream_schemas.run_state import OwedTerminal
+from slipstream_schemas.seq import pack
+
+
+class Flusher:
+    """Publishes what a translator gathers. Run `run()` as a task; `close()` ends it after the last line.
+
+    `run` raises Fenced, Unavailable (the log was away too long), Corrupt.
+    """
+
+    def __init__(self, runtime: Runtime, attempt: Attempt, translator: Translator, opening: list[Draft]) -> None:
+        self._runtime, self._attempt, self._translator = runtime, attempt, translator
+        self._opening = opening
+        self._owed: list[OwedTerminal] = []
+        self._wake = asyncio.Event()
+        self._room = asyncio.Event()
+        self._closed = False
+        self._failed = False
+
+    def notify(self) -> None:
+        """There are new lines."""
+        self._wake.set()
+
+    async def room(self) -> None:
+        """Wait until the queue has room."""
+        while len(self._translator) > RUN_QUEUE_LINES_MAX and not self._failed:
+            self._room.clear()
+            await self._room.wait()
+
+    def owe(self, owed: OwedTerminal) -> None:
+        """Publish the terminal record of another run of the thread in passing."""
+        self._owed.append(owed)
+        self._wake.set()
+
+    def close(self) -> None:
+        """No more lines will come."""
+        self._closed = True
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Publish until closed and empty."""
+        self._wake.set()
+        try:
+            while True:
+                await self._wake.wait()
+                self._wake.clear()
+                # What a graph says in one step of the loop shall be one record.
+                await asyncio.sleep(0)
+                await self._flush_all()
+                if self._closed and not len(self._translator) and not self._owed:
+                    return
+        except BaseException:
+            self._failed = True
+            raise
+        finally:
+            self._room.set()
+
+    async def _flush_all(self) -> None:
+        while self._owed:
+            owed = self._owed.pop(0)
+            await publish_owed(self._attempt.writer, owed)
+            self._attempt.settled.add(owed.run_id)
+        self._translator.settle(now_ms())
+        while len(self._translator) or self._opening:
+            opened = self._translator.open_state()
+            lead, self._opening = self._opening, []
+            drafts, starts, values = ([], [], -1) if lead else self._translator.drain()
+            self._room.set()
+            await self._publish([*lead, *drafts], opened, starts, values)
+
+    async def _publish(
+        self, drafts: list[Draft], opened: OpenState, starts: list[tuple[int, str]], values: int
+    ) -> None:
+        attempt = self._attempt
+        attempt.ordinal += 1
+        body = assemble(drafts, attempt.run.run_id, attempt.number, attempt.ordinal)
+        header = RecordHeader(attempt.run.run_id, attempt.number, attempt.ordinal, opened)
+        stream_seq = await attempt.writer.append(header, body)
+        for line, message_id in starts:
+            self._translator.started_at(message_id, pack(stream_seq, line))
+        if values >= 0:
+            self._translator.values_seq = pack(stream_seq, values)
+        self._runtime.crash.reach("output")

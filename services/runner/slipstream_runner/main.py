@@ -1,0 +1,107 @@
+"""The runner's process."""
+
+import asyncio
+import concurrent.futures
+import contextlib
+import logging
+import signal
+import socket
+import uuid
+from pathlib import Path
+
+from slipstream_nats.connection import connect
+from slipstream_nats.controllog import ControlLog
+from slipstream_nats.publisher import open_publisher
+from slipstream_nats.threadlog import ThreadLog
+from slipstream_nats.workqueue import WorkQueue
+from slipstream_postgres import assistants
+from slipstream_postgres.pool import open_database
+from slipstream_runner import checkpoints, questions
+from slipstream_runner.crashpoint import Crashpoint
+from slipstream_runner.graphs import Graphs
+from slipstream_runner.pulse import Pulse
+from slipstream_runner.runtime import Runtime
+from slipstream_runner.watch import watch
+from slipstream_runner.worker import Worker
+from slipstream_schemas.errors import SlipstreamError
+from slipstream_schemas.limits import SYNC_NODE_THREADS
+from slipstream_schemas.settings import ServiceSettings, log_to_stderr, settings_from_environment
+
+log = logging.getLogger("slipstream.runner")
+
+TICK_S = 0.5
+
+
+async def open_runtime(settings: ServiceSettings, graphs: Graphs) -> Runtime:
+    """Connect to everything. Raises: Unavailable."""
+    holder = f"{socket.gethostname().split('.')[0]}-{uuid.uuid4().hex[:12]}"
+    connection = await connect(settings.nats_url, holder)
+    publisher = await open_publisher(connection)
+    database = await open_database(settings.database_url)
+    pool = await checkpoints.open_pool(settings.database_url, settings.runner_slots)
+    await checkpoints.set_up(pool)
+    region = settings.region
+    return Runtime(
+        settings, holder, connection, publisher, ControlLog(connection, publisher, region),
+        ThreadLog(connection, publisher, region), WorkQueue(publisher, region), database, pool, graphs,
+        Crashpoint(settings.crashpoint),
+    )  # fmt: skip
+
+
+async def run(settings: ServiceSettings, graphs: Graphs) -> None:
+    """Serve until SIGTERM, then drain."""
+    loop = asyncio.get_running_loop()
+    # Sync nodes run on the default executor, which has six threads on two cores.
+    loop.set_default_executor(concurrent.futures.ThreadPoolExecutor(SYNC_NODE_THREADS, "sync-node"))
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    runtime = await open_runtime(settings, graphs)
+    pulse = Pulse(settings, runtime.holder)
+    pulse.start()
+    worker = Worker(runtime, pulse)
+    await assistants.upsert_system(runtime.database, graphs.ids, graphs.descriptions)
+    await questions.serve(runtime)
+    background = [
+        asyncio.create_task(worker.work()),
+        asyncio.create_task(worker.sweep()),
+        asyncio.create_task(watch(runtime.connection, settings.region, worker.held, worker.flushers)),
+        asyncio.create_task(_tick(pulse)),
+    ]
+    log.info("ready: runner %s has %s", runtime.holder, ", ".join(graphs.ids))
+    stopping = asyncio.create_task(stop.wait())
+    done, _ = await asyncio.wait({stopping, *background}, return_when=asyncio.FIRST_COMPLETED)
+    failed = next((task for task in done if task is not stopping), None)
+    await worker.drain()
+    for task in background:
+        task.cancel()
+    await asyncio.gather(*background, return_exceptions=True)
+    pulse.stop()
+    with contextlib.suppress(SlipstreamError):
+        await runtime.connection.flush()
+    await runtime.connection.close()
+    await runtime.checkpoints.close()
+    await runtime.database.close()
+    if failed is not None:
+        failed.result()
+
+
+async def _tick(pulse: Pulse) -> None:
+    while True:
+        pulse.tick()
+        await asyncio.sleep(TICK_S)
+
+
+def main() -> None:
+    """The process."""
+    try:
+        settings = settings_from_environment()
+        log_to_stderr(settings.log_level)
+        graphs = Graphs.load(Path(settings.config))
+        asyncio.run(run(settings, graphs))
+    except SlipstreamError as error:
+        raise SystemExit(f"slipstream runner: {error.message}") from error
+
+
+if __name__ == "__main__":
+    main()

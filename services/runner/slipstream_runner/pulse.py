@@ -1,0 +1,195 @@
+"""The pulse: heartbeats for held work items and the answer to "do you hold this run?", on a thread of their own.
+
+A graph that blocks the event loop must not cost its run the lease, so these do not share the loop with user code. If
+the loop is blocked for longer than the stall limit, the pulse ends the run that blocks it as `timeout`, hands the other
+runs back, and ends the process: a blocked thread cannot be freed, and its supervisor starts a new one.
+"""
+
+import asyncio
+import contextvars
+import logging
+import os
+import threading
+import time
+import weakref
+from collections.abc import Coroutine, Generator
+from typing import Any, Final
+
+import msgspec
+
+from slipstream_nats import rpc
+from slipstream_nats.connection import connect
+from slipstream_nats.controllog import ControlLog
+from slipstream_nats.publisher import open_publisher
+from slipstream_nats.threadlog import ThreadLog
+from slipstream_nats.workqueue import WorkQueue, heartbeat
+from slipstream_runner.runtime import Attempt, now_ms
+from slipstream_schemas import run_state as rs
+from slipstream_schemas import subjects
+from slipstream_schemas.errors import SlipstreamError, Unavailable
+from slipstream_schemas.limits import WORK_HEARTBEAT_S
+from slipstream_schemas.record import RecordHeader, terminal_message_id
+from slipstream_schemas.settings import ServiceSettings
+from slipstream_schemas.terminal import terminal_body
+
+log = logging.getLogger("slipstream.pulse")
+
+STALLED_EXIT: Final = 75
+STALL_DEADLINE_S: Final = 10.0
+current_run: contextvars.ContextVar[str] = contextvars.ContextVar("slipstream_run", default="")
+
+
+class _Question(msgspec.Struct):
+    run_id: str
+    attempt: int
+
+
+class Pulse:
+    """Keeps held runs alive. `hold` and `drop` are called from the main loop, everything else runs on the thread."""
+
+    def __init__(self, settings: ServiceSettings, holder: str) -> None:
+        self._settings, self._holder = settings, holder
+        self._held: dict[str, Attempt] = {}
+        self._delivered: dict[str, str] = {}
+        self._beat = time.monotonic()
+        self._stop = threading.Event()
+        self._ready = threading.Event()
+        self._failure: BaseException | None = None
+        self._main_loop: asyncio.AbstractEventLoop | None = None
+        self._run_of_task: weakref.WeakKeyDictionary[asyncio.Task[Any], str] = weakref.WeakKeyDictionary()
+        self._thread = threading.Thread(target=self._main, name="pulse", daemon=True)
+
+    def start(self) -> None:
+        """Begin, from the main loop. Raises: Unavailable."""
+        self._main_loop = asyncio.get_running_loop()
+        self._main_loop.set_task_factory(self._task)
+        self._thread.start()
+        self._ready.wait()
+        if self._failure is not None:
+            raise Unavailable(f"the pulse cannot start: {self._failure}")
+
+    def _task(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        work: Coroutine[Any, Any, Any] | Generator[Any, None, Any],
+        **options: Any,
+    ) -> asyncio.Task[Any]:
+        task: asyncio.Task[Any] = asyncio.Task(work, loop=loop, **options)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        run_id = current_run.get()
+        if run_id:
+            self._run_of_task[task] = run_id
+        return task
+
+    def stop(self) -> None:
+        """End the thread."""
+        self._stop.set()
+
+    def tick(self) -> None:
+        """The main loop lives."""
+        self._beat = time.monotonic()
+
+    def delivered(self, run_id: str, ack_subject: str) -> None:
+        """A work item is in our hands; its run may not be."""
+        self._delivered[run_id] = ack_subject
+
+    def hold(self, attempt: Attempt) -> None:
+        """A run is ours."""
+        self._held[attempt.run.run_id] = attempt
+
+    def drop(self, run_id: str) -> None:
+        """A run or its work item is no longer ours."""
+        self._held.pop(run_id, None)
+        self._delivered.pop(run_id, None)
+
+    def holds(self, run_id: str, attempt: int) -> bool:
+        """Whether this process executes that attempt."""
+        held = self._held.get(run_id)
+        return held is not None and held.number == attempt
+
+    def _main(self) -> None:
+        try:
+            asyncio.run(self._run())
+        except Exception as error:
+            self._failure = error
+            self._ready.set()
+            log.exception("the pulse died; the process ends, since nobody would know that it lives")
+            if not self._stop.is_set():
+                os._exit(1)
+
+    async def _run(self) -> None:
+        connection = await connect(self._settings.nats_url, f"{self._holder}-pulse")
+
+        async def answer(body: bytes) -> bytes:
+            question = msgspec.json.decode(body, type=_Question)
+            return msgspec.json.encode(self.holds(question.run_id, question.attempt))
+
+        await rpc.serve(connection, subjects.runner_rpc(self._settings.region, self._holder), answer)
+        self._ready.set()
+        due = 0.0
+        while not self._stop.is_set():
+            if time.monotonic() >= due:
+                due = time.monotonic() + WORK_HEARTBEAT_S
+                for ack_subject in list(self._delivered.values()):
+                    try:
+                        await heartbeat(connection, ack_subject)
+                    except Unavailable as error:
+                        log.debug("a heartbeat was not sent: %s", error.message)
+            if self._held and time.monotonic() - self._beat > self._settings.stall_limit_s:
+                await self._stalled()
+            await asyncio.sleep(0.1)
+        await connection.close()
+
+    async def _stalled(self) -> None:
+        loop = self._main_loop
+        task = asyncio.tasks._current_tasks.get(loop) if loop is not None else None  # type: ignore[attr-defined]  # pyright: ignore
+        culprit = self._run_of_task.get(task, "") if task is not None else ""
+        log.error("the event loop is blocked for %.0f s by run %s; ending it and this process",
+                  time.monotonic() - self._beat, culprit or "(unknown)")  # fmt: skip
+        try:
+            async with asyncio.timeout(STALL_DEADLINE_S):
+                await self._end_all(culprit)
+        except (TimeoutError, SlipstreamError) as error:
+            log.error("not everything could be handed back: %s", error)
+        os._exit(STALLED_EXIT)
+
+    async def _end_all(self, culprit: str) -> None:
+        connection = await connect(self._settings.nats_url, f"{self._holder}-stalled")
+        publisher = await open_publisher(connection)
+        control = ControlLog(connection, publisher, self._settings.region)
+        threads = ThreadLog(connection, publisher, self._settings.region)
+        work = WorkQueue(publisher, self._settings.region)
+        for attempt in list(self._held.values()):
+            if attempt.run.run_id == culprit:
+                await self._time_out(control, threads, work, attempt)
+                await connection.publish(attempt.item.ack_subject, b"+ACK")
+            else:
+                released = rs.RunReleased(attempt.run.run_id, attempt.number)
+                command_id = f"{attempt.run.run_id}:{attempt.number}:released"
+
+                def give(
+                    state: rs.ThreadState | None, r: rs.RunReleased = released, c: str = command_id
+                ) -> rs.Transition:
+                    return rs.release_run(state, c, now_ms(), r)
+
+                await control.decide(attempt.scope, attempt.thread_id, give)
+                await connection.publish(attempt.item.ack_subject, b"-NAK")
+        await connection.flush()
+
+    async def _time_out(self, control: ControlLog, threads: ThreadLog, work: WorkQueue, attempt: Attempt) -> None:
+        """End the run that blocks the loop, in its own name: its lease is ours."""
+        run = attempt.run
+        error = {"error": "TimeoutError",
+                 "message": f"the run blocked its event loop for over {self._settings.stall_limit_s:.0f} s"}  # fmt: skip
+        body = terminal_body(run.run_id, "failed", now_ms(), graph_name=run.graph_id, run_status="timeout",
+                             attempt=attempt.number, error=error)  # fmt: skip
+        owed = rs.OwedTerminal(run.run_id, attempt.writer.last_stream_seq, body.decode())
+        ended = rs.RunEnded(run.run_id, attempt.number, "timeout", "error", error)
+        transition, _ = await control.decide(
+            attempt.scope,
+            attempt.thread_id,
+            lambda state: rs.end_run(state, f"{run.run_id}:{attempt.number}:stalled", now_ms(), ended, owed),
+        )
+        writer = threads.writer(attempt.scope, attempt.thread_id, attempt.fence)
+        await writer.append(RecordHeader(run.run_id, 0, 0), body, msg_id=terminal_message_id(run.run_id))
+        if transition.state.pending:
+            await work.put(attempt.scope, attempt.thread_id, transition.state.pending[0].run_id)

@@ -1,0 +1,61 @@
+"""What a dead attempt left open, and the lines that close it before the next attempt speaks."""
+
+from slipstream_runner.runtime import Attempt, Runtime, now_ms
+from slipstream_runner.translate import Draft
+from slipstream_runner.translate.drafts import draft
+from slipstream_schemas.codec import dumps
+from slipstream_schemas.ids import synthetic_event_id
+from slipstream_schemas.lines import decode_line, encode_line
+from slipstream_schemas.record import OpenMessage, Record
+
+LOST = "the attempt was lost; the run goes on with the next one"
+
+
+def open_after(record: Record) -> tuple[list[OpenMessage], list[tuple[str, ...]]]:
+    """The messages and namespaces that are open behind a record."""
+    messages = {m.message_id: m for m in record.header.open.messages}
+    namespaces = dict.fromkeys(record.header.open.namespaces)
+    for line in record.lines:
+        view = decode_line(line)
+        if view.method == "messages" and view.kind == "event":
+            event = view.data["event"]
+            message_id = view.data["message_id"]
+            if event == "message-start":
+                messages[message_id] = OpenMessage(view.namespace, message_id, view.data["run_id"], 0, view.node)
+            elif event in ("message-finish", "error"):
+                messages.pop(message_id, None)
+        elif view.method == "lifecycle" and view.namespace:
+            if view.data["event"] == "started":
+                namespaces[view.namespace] = None
+            else:
+                namespaces.pop(view.namespace, None)
+    return list(messages.values()), list(namespaces)
+
+
+async def opening_lines(runtime: Runtime, attempt: Attempt) -> list[Draft]:
+    """The first lines of an attempt: close what the one before left open, then the root's `running`."""
+    out: list[Draft] = []
+    if attempt.number > 1:
+        last = await runtime.threads.last(attempt.scope, attempt.thread_id)
+        if last is not None and last.header.run_id == attempt.run.run_id:
+            out = closing_lines(last)
+    run_id = attempt.run.run_id
+    line = encode_line(
+        "lifecycle", (), {"event": "running", "graph_name": attempt.run.graph_id}, now_ms(),
+        synthetic_event_id(run_id, "running"), x={"attempt": attempt.number, "run_id": run_id},
+    )  # fmt: skip
+    return [*out, (line, None)]
+
+
+def closing_lines(last: Record) -> list[Draft]:
+    """Errors for the open messages, `failed` for the open subgraphs, deepest first."""
+    messages, namespaces = open_after(last)
+    out: list[Draft] = []
+    for message in messages:
+        data = {"event": "error", "message": LOST, "id": message.message_id, "message_id": message.message_id,
+                "run_id": message.llm_run_id}  # fmt: skip
+        out.append(draft("messages", message.namespace, dumps(data), now_ms(), node=message.node))
+    for namespace in sorted(namespaces, key=len, reverse=True):
+        data = {"event": "failed", "graph_name": namespace[-1].partition(":")[0], "error": LOST}
+        out.append(draft("lifecycle", namespace, dumps(data), now_ms()))
+    return out

@@ -1,0 +1,69 @@
+"""What the parts of a runner share."""
+
+import asyncio
+import time
+
+import msgspec
+
+from slipstream_nats.connection import Connection
+from slipstream_nats.controllog import ControlLog
+from slipstream_nats.publisher import Publisher
+from slipstream_nats.threadlog import ThreadLog, ThreadLogWriter
+from slipstream_nats.workqueue import WorkItem, WorkQueue
+from slipstream_postgres.pool import Database
+from slipstream_runner.checkpoints import Pool
+from slipstream_runner.crashpoint import Crashpoint
+from slipstream_runner.graphs import Graphs
+from slipstream_schemas.run_state import CancelAction, RunCreated, ThreadState
+from slipstream_schemas.settings import ServiceSettings
+from slipstream_schemas.subjects import Scope
+
+
+class Runtime(msgspec.Struct, frozen=True):
+    """The connections and tables of a runner process. `holder` is its name in leases."""
+
+    settings: ServiceSettings
+    holder: str
+    connection: Connection
+    publisher: Publisher
+    control: ControlLog
+    threads: ThreadLog
+    work: WorkQueue
+    database: Database
+    checkpoints: Pool
+    graphs: Graphs
+    crash: Crashpoint
+
+
+class Attempt(msgspec.Struct):
+    """A run in this process's hands.
+
+    `stop` says why the graph was cancelled: `interrupt`, `rollback`, `timeout`, `release`, `fenced` or `deleted`.
+    """
+
+    scope: Scope
+    thread_id: str
+    run: RunCreated
+    number: int
+    fence: int
+    state: ThreadState
+    item: WorkItem
+    writer: ThreadLogWriter
+    checkpoint_id: str | None = None
+    null_writes: int = 0
+    stop: str | None = None
+    task: asyncio.Task[None] | None = None
+    settled: set[str] = msgspec.field(default_factory=lambda: set[str]())
+    ordinal: int = 0
+
+    def cancel(self, reason: str | CancelAction) -> None:
+        """Stop the graph; the first reason counts, except that a fence overrides."""
+        if self.stop is None or reason == "fenced":
+            self.stop = reason
+        if self.task is not None:
+            self.task.cancel()
+
+
+def now_ms() -> int:
+    """Unix milliseconds."""
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,120 @@
+"""Taking a run: is it ours to execute, and if so, everything of the old holder is shut out first.
+
+The order is the point: lease (the old holder's publishes are refused), fence row (its checkpoints are refused), then
+the checkpoint, then `run_started` expecting the head. Any other order lets the old holder write after we have read.
+"""
+
+import asyncio
+import logging
+
+import msgspec
+
+from slipstream_nats import leases, rpc
+from slipstream_nats.controllog import Head
+from slipstream_nats.publisher import WrongSequence
+from slipstream_nats.stored import at_seq
+from slipstream_nats.workqueue import WorkItem
+from slipstream_postgres import fences
+from slipstream_runner.checkpoints import FencedSaver
+from slipstream_runner.runtime import Attempt, Runtime, now_ms
+from slipstream_runner.settling import pay_owed, put_next
+from slipstream_schemas import run_state as rs
+from slipstream_schemas import subjects
+from slipstream_schemas.errors import Corrupt, NoResponder, Unavailable
+from slipstream_schemas.limits import HOLDER_ANSWER_DEADLINE_S
+
+log = logging.getLogger("slipstream.runner")
+
+
+async def take(runtime: Runtime, item: WorkItem) -> Attempt | None:
+    """Make the run ours, or finish what its work item still asks for and return None. Raises: Unavailable, Corrupt."""
+    runtime.crash.reach("delivered")
+    while True:
+        head = await runtime.control.head(item.scope, item.thread_id)
+        state = head.state
+        if state is None or state.deleted:
+            await item.ack()
+            return None
+        if not await _is_ours(runtime, item, state):
+            return None
+        try:
+            return await _start(runtime, item, head, state)
+        except WrongSequence:
+            log.info("run %s: its thread changed while it was taken, looking again", item.run_id)
+
+
+async def _is_ours(runtime: Runtime, item: WorkItem, state: rs.ThreadState) -> bool:
+    """Whether the run may execute here now; if not, the work item is answered."""
+    running = state.running
+    if running is not None and running.run_id == item.run_id:
+        if running.holder is None or not await _holder_lives(runtime, running):
+            return True
+        await item.nak(runtime.settings.ack_wait_s)
+        return False
+    if running is None and state.pending and state.pending[0].run_id == item.run_id:
+        return True
+    if any(run.run_id == item.run_id for run in state.pending):
+        # It waits for a run that executes; the end of that one queues it again.
+        await item.nak(runtime.settings.ack_wait_s)
+        return False
+    # The run is over. Whoever ended it may have died before it had paid for that.
+    if running is None:
+        if state.owed:
+            fence = await leases.take(runtime.publisher, item.scope, item.thread_id, runtime.holder, item.run_id)
+            writer = runtime.threads.writer(item.scope, item.thread_id, fence)
+            await pay_owed(runtime, writer, item.scope, item.thread_id, state.owed, settle=True)
+        await put_next(runtime, item.scope, item.thread_id, state)
+    await item.ack()
+    return False
+
+
+async def _holder_lives(runtime: Runtime, running: rs.RunningRun) -> bool:
+    """Ask the holder. Nobody there: it is dead. No answer: ask once more after an ack wait, it may be paused."""
+    subject = subjects.runner_rpc(runtime.settings.region, running.holder or "")
+    question = msgspec.json.encode({"run_id": running.run_id, "attempt": running.attempt})
+    for is_last in (False, True):
+        try:
+            answer = await rpc.call(runtime.connection, subject, question, HOLDER_ANSWER_DEADLINE_S)
+            return bool(msgspec.json.decode(answer, type=bool))
+        except NoResponder:
+            return False
+        except Unavailable:
+            if is_last:
+                log.warning("run %s: its holder %s does not answer, taking over", running.run_id, running.holder)
+                return False
+            await asyncio.sleep(runtime.settings.ack_wait_s)
+    return False
+
+
+async def _start(runtime: Runtime, item: WorkItem, head: Head, state: rs.ThreadState) -> Attempt:
+    """Shut the old holder out and append `run_started`. Raises: WrongSequence when the head moved."""
+    created = await _created(runtime, head, state, item.run_id)
+    fence = await leases.take(runtime.publisher, item.scope, item.thread_id, runtime.holder, item.run_id)
+    runtime.crash.reach("leased")
+    await fences.advance(runtime.database, subjects.thread_key(item.scope, item.thread_id), fence)
+    writer = runtime.threads.writer(item.scope, item.thread_id, fence)
+    await pay_owed(runtime, writer, item.scope, item.thread_id, state.owed, settle=False)
+    number = state.running.attempt + 1 if state.running else 1
+    checkpoint_id, null_writes = None, 0
+    if created.command:
+        saver = FencedSaver(runtime.checkpoints, item.scope, item.thread_id, fence)
+        checkpoint_id, null_writes = await saver.null_writes()
+    started = rs.RunStarted(item.run_id, number, runtime.holder, fence, checkpoint_id, null_writes)
+    transition = rs.start_run(state, f"{item.run_id}:{number}:{fence}:started", now_ms(), started)
+    await runtime.control.append(item.scope, item.thread_id, transition, head.stream_seq)
+    runtime.crash.reach("started")
+    return Attempt(
+        item.scope, item.thread_id, created, number, fence, transition.state, item, writer, checkpoint_id, null_writes
+    )
+
+
+async def _created(runtime: Runtime, head: Head, state: rs.ThreadState, run_id: str) -> rs.RunCreated:
+    """The `run_created` payload: often it is the head itself."""
+    run = state.running if state.running is not None else state.pending[0]
+    if head.transition is not None and run.created_seq == head.stream_seq:
+        return msgspec.json.decode(head.transition.payload, type=rs.RunCreated)
+    stream = subjects.control_stream(runtime.settings.region)
+    found = await at_seq(runtime.connection, stream, run.created_seq)
+    if found is None:
+        raise Corrupt(f"run {run_id}: its creation record {run.created_seq} is gone")
+    return msgspec.json.decode(rs.decode_transition(found.body).payload, type=rs.RunCreated)

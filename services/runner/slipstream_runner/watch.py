@@ -1,0 +1,56 @@
+"""Watching the control log for what concerns the runs in this process: cancels, deletes, terminal records to pay."""
+
+import logging
+
+import msgspec
+
+from slipstream_nats.connection import Connection
+from slipstream_nats.inbox import Message
+from slipstream_nats.pull import open_pull
+from slipstream_runner.flush import Flusher
+from slipstream_runner.runtime import Attempt
+from slipstream_schemas import subjects
+from slipstream_schemas.run_state import ThreadState, decode_transition
+
+log = logging.getLogger("slipstream.runner")
+
+
+async def watch(
+    connection: Connection, region: str, held: dict[tuple[str, str], Attempt], flushers: dict[str, Flusher]
+) -> None:
+    """Follow the region's control log from now on, for ever. `held` is keyed by tenant and thread."""
+    stream, subject = subjects.control_stream(region), subjects.family("control", region)
+    async with open_pull(connection, stream, subject, "new") as pull:
+        async for batch in pull:
+            for message in batch:
+                where = subjects.parse(message.subject)
+                attempt = held.get((where.scope.tenant, where.thread_id))
+                if attempt is not None:
+                    _concerns(attempt, flushers.get(where.thread_id), message)
+
+
+def _concerns(attempt: Attempt, flusher: Flusher | None, message: Message) -> None:
+    try:
+        state = decode_transition(message.body).state
+    except msgspec.MsgspecError:
+        log.exception("record %d of %s is unreadable", message.stream_seq, message.subject)
+        return
+    apply_state(attempt, state, flusher)
+
+
+def apply_state(attempt: Attempt, state: ThreadState, flusher: Flusher | None) -> None:
+    """Do what a new state of the thread asks of its holder."""
+    if state.deleted:
+        attempt.cancel("deleted")
+        return
+    running = state.running
+    if running is None or running.run_id != attempt.run.run_id:
+        return
+    if running.attempt > attempt.number:
+        attempt.cancel("fenced")
+    elif running.cancel is not None and attempt.stop is None:
+        attempt.cancel(running.cancel)
+    for owed in state.owed:
+        if flusher is not None and owed.run_id not in attempt.settled:
+            attempt.settled.add(owed.run_id)
+            flusher.owe(owed)

@@ -1,0 +1,163 @@
+"""The worker: takes runs while it has free slots, executes each in a task, drains when it is asked to stop."""
+
+import asyncio
+import contextlib
+import logging
+import time
+
+from slipstream_nats import rpc
+from slipstream_nats.workqueue import WorkItem, WorkPuller
+from slipstream_postgres import runs
+from slipstream_runner.ending import end
+from slipstream_runner.execute import Outcome, execute
+from slipstream_runner.flush import Flusher
+from slipstream_runner.pulse import Pulse, current_run
+from slipstream_runner.runtime import Attempt, Runtime
+from slipstream_runner.taking import take
+from slipstream_runner.translate import LlmRuns, Translator
+from slipstream_schemas import subjects
+from slipstream_schemas.errors import NoResponder, SlipstreamError, Unavailable
+from slipstream_schemas.limits import RUN_CRASHES_MAX
+from slipstream_schemas.subjects import Scope
+
+log = logging.getLogger("slipstream.runner")
+
+RETRY_DELAY_S = 1.0
+FOREIGN_GRAPH_DELAY_S = 0.5
+
+
+class Worker:
+    """Runs in this process. `held` is keyed by tenant and thread: a thread executes one run at a time."""
+
+    def __init__(self, runtime: Runtime, pulse: Pulse) -> None:
+        self._runtime, self._pulse = runtime, pulse
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.held: dict[tuple[str, str], Attempt] = {}
+        self.flushers: dict[str, Flusher] = {}
+        self._stopping = False
+
+    async def work(self) -> None:
+        """Take and execute runs until stopped."""
+        puller = WorkPuller(self._runtime.connection, self._runtime.settings.region)
+        await puller.open()
+        while not self._stopping:
+            free = self._runtime.settings.runner_slots - len(self._tasks)
+            if free <= 0:
+                await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+                continue
+            for item in await puller.pull(free):
+                self._pulse.delivered(item.run_id, item.ack_subject)
+                task = asyncio.create_task(self._one(item))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+        with contextlib.suppress(SlipstreamError):
+            await puller.give_back()
+
+    async def drain(self) -> None:
+        """Take nothing new; give running runs their grace period, then hand them back."""
+        self._stopping = True
+        if self._tasks:
+            log.info("draining: %d runs have %.0f s to end", len(self._tasks), self._runtime.settings.drain_grace_s)
+            await asyncio.wait(self._tasks, timeout=self._runtime.settings.drain_grace_s)
+        for attempt in list(self.held.values()):
+            attempt.cancel("release")
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=self._runtime.settings.drain_grace_s)
+
+    async def _one(self, item: WorkItem) -> None:
+        """One work item, to its end. This is a task's boundary: what goes wrong is logged and the item comes back."""
+        current_run.set(item.run_id)
+        try:
+            attempt = await take(self._runtime, item)
+            if attempt is not None:
+                await self._execute(attempt)
+        except SlipstreamError as error:
+            log.warning("run %s comes back later: %s", item.run_id, error.message)
+            await self._give_back(item)
+        except Exception:
+            log.exception("run %s comes back later", item.run_id)
+            await self._give_back(item)
+        finally:
+            self._pulse.drop(item.run_id)
+
+    async def _give_back(self, item: WorkItem) -> None:
+        with contextlib.suppress(SlipstreamError):
+            await item.nak(RETRY_DELAY_S)
+
+    async def _execute(self, attempt: Attempt) -> None:
+        key = (attempt.scope.tenant, attempt.thread_id)
+        self.held[key] = attempt
+        self._pulse.hold(attempt)
+        begun = time.monotonic()
+        try:
+            refused = await self._refusal(attempt)
+            if refused is not None and refused.kind == "release":
+                await end(self._runtime, attempt, refused, Translator(attempt.number, LlmRuns()))
+                return
+            if refused is not None:
+                outcome, translator = refused, Translator(attempt.number, LlmRuns())
+            else:
+                outcome, translator = await execute(self._runtime, attempt, self.flushers)
+            await end(self._runtime, attempt, outcome, translator)
+            log.info("run %s attempt %d: %s in %.2f s", attempt.run.run_id, attempt.number, outcome.kind,
+                     time.monotonic() - begun)  # fmt: skip
+        finally:
+            if self.held.get(key) is attempt:
+                del self.held[key]
+
+    async def _refusal(self, attempt: Attempt) -> Outcome | None:
+        """Why the attempt must not execute: it crashed too often, or nobody has its graph."""
+        running = attempt.state.running
+        if running is not None and running.crashes > RUN_CRASHES_MAX:
+            text = f"the run's holder vanished {running.crashes} times"
+            return Outcome("error", {"error": "RunnerCrashed", "message": text})
+        graph_id = attempt.run.graph_id
+        if graph_id in self._runtime.graphs:
+            return None
+        subject = subjects.graph_rpc(self._runtime.settings.region, graph_id)
+        try:
+            await rpc.call(self._runtime.connection, subject, b'{"ask":"has","graph_id":""}')
+        except NoResponder:
+            return Outcome("error", {"error": "GraphNotFound", "message": f"no runner has the graph {graph_id!r}"})
+        except Unavailable:
+            pass
+        await asyncio.sleep(FOREIGN_GRAPH_DELAY_S)
+        return Outcome("release")
+
+    async def sweep(self) -> None:
+        """Now and then, put runs back on the queue that seem to have fallen off it. For ever."""
+        while not self._stopping:
+            await asyncio.sleep(self._runtime.settings.sweep_s)
+            try:
+                await self._sweep_once()
+            except SlipstreamError as error:
+                log.warning("the sweep stopped: %s", error.message)
+
+    async def _sweep_once(self) -> None:
+        older_than_s = 3 * self._runtime.settings.ack_wait_s
+        for tenant, thread_id, run_id in await runs.unfinished(self._runtime.database, older_than_s):
+            if (tenant, thread_id) in self.held:
+                continue
+            scope = Scope(self._runtime.settings.region, tenant)
+            state = (await self._runtime.control.head(scope, thread_id)).state
+            if state is None or state.deleted:
+                continue
+            running = state.running
+            if running is not None and running.run_id == run_id:
+                if await self._holder_answers(running.holder, run_id, running.attempt):
+                    continue
+            elif running is not None or not state.pending or state.pending[0].run_id != run_id:
+                continue
+            # The taker asks again before it acts, so one item too many does no harm.
+            mark = f":{int(time.time() / older_than_s)}"
+            await self._runtime.work.put(scope, thread_id, run_id, again=mark)
+
+    async def _holder_answers(self, holder: str | None, run_id: str, attempt: int) -> bool:
+        if holder is None:
+            return False
+        subject = subjects.runner_rpc(self._runtime.settings.region, holder)
+        question = f'{{"run_id":"{run_id}","attempt":{attempt}}}'.encode()
+        try:
+            return await rpc.call(self._runtime.connection, subject, question) == b"true"
+        except Unavailable:
+            return False
