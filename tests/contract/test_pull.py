@@ -10,7 +10,9 @@ from nats.aio.subscription import Subscription
 
 from slipstream_nats.connection import Connection
 from slipstream_nats.inbox import Inbox, Message, parse_reply
+from slipstream_nats.provision import provision
 from slipstream_nats.pull import ContinuousPull, open_pull
+from slipstream_schemas.errors import Corrupt
 from slipstream_schemas.subjects import family, thread_log
 from testkit.tail_rig import DEADLINE_S, Broker, Rig, run, until
 
@@ -121,6 +123,24 @@ def test_two_missing_heartbeats_replace_the_consumer(url: str) -> None:
             await until(lambda: pull.consumers_made == 2, "the consumer is replaced")
             seq = await rig.write("a")
             assert [message.stream_seq for message in await read(pull, 1)] == [seq]
+            await pull.close()
+
+    run(scenario())
+
+
+def test_a_log_that_ends_before_what_was_read_is_corrupt(url: str) -> None:
+    async def scenario() -> None:
+        async with Rig(url) as rig, Inbox(await rig.connect("p")) as inbox:
+            for _ in range(3):
+                await rig.write("a")
+            pull = ContinuousPull(inbox, rig.stream, thread_log(rig.scope, "a"), 1, lost_log_grace_s=0.2)
+            pull.open()
+            await read(pull, 3)
+            await rig.connection.api(f"STREAM.DELETE.{rig.stream}", {})
+            await provision(rig.connection, rig.scope.region)
+            pull.reconnected()
+            with pytest.raises(Corrupt):
+                await read(pull, 1)
             await pull.close()
 
     run(scenario())

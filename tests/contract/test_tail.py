@@ -9,7 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from slipstream_nats.tail import CursorLost, Gap, Tail
+from slipstream_schemas.errors import Corrupt
 from slipstream_schemas.seq import last_of, pack
+from slipstream_schemas.subjects import thread_log
 from testkit.tail_rig import Broker, Line, Rig, fresh_lines, run, take, until
 
 RECORDS = 60
@@ -267,6 +269,18 @@ def test_tails_of_a_thread_share_a_consumer_and_leave_none(url: str) -> None:
 async def _read_once(rig: Rig) -> list[Line]:
     async with rig.tails.open(rig.scope, "a") as tail:
         return await take(tail, 2)
+
+
+def test_what_is_not_a_record_stops_the_tail(url: str) -> None:
+    async def scenario() -> None:
+        async with Rig(url) as rig:
+            await rig.write("a")
+            await rig.publisher.publish(thread_log(rig.scope, "a"), b"foreign")
+            async with rig.tails.open(rig.scope, "a") as tail:
+                with pytest.raises(Corrupt):
+                    await take(tail, 2)
+
+    run(scenario())
 
 
 def test_a_cancelled_wait_loses_nothing(url: str) -> None:

@@ -133,6 +133,7 @@ class Inbox:
         self._receivers: dict[str, Receiver] = {}
         self._answers: dict[str, asyncio.Future[Msg]] = {}
         self._pages: dict[str, Callable[[Msg], None]] = {}
+        self._ended_pages: dict[str, asyncio.Future[None]] = {}
         self._count = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._ends: dict[str, int] = {}
@@ -256,6 +257,7 @@ class Inbox:
                 done.set_result(None)
 
         self._pages[token] = page
+        self._ended_pages[token] = done
         try:
             async with asyncio.timeout(REQUEST_DEADLINE_S):
                 await self.tell(subject, msgspec.json.encode(body), f"{PAGE}.{token}")
@@ -263,7 +265,7 @@ class Inbox:
         except TimeoutError as late:
             raise Unavailable(f"the broker did not answer {subject} in {REQUEST_DEADLINE_S} s") from late
         finally:
-            del self._pages[token]
+            del self._pages[token], self._ended_pages[token]
 
     async def stream_end(self, stream: str, at_least: int) -> int:
         """The leader's last seq of a stream, or one already known to be `at_least`. Raises: Unavailable, ApiError."""
@@ -275,6 +277,10 @@ class Inbox:
             info = await self.ask(f"STREAM.INFO.{stream}", {}, _StreamInfo)
             self._ends[stream] = info.state.last_seq
             return info.state.last_seq
+
+    def forget_end(self, stream: str) -> None:
+        """A consumer of the stream was lost, perhaps with its stream: what was known of the end may be past."""
+        self._ends.pop(stream, None)
 
     # Time and outages
 
@@ -292,6 +298,9 @@ class Inbox:
         self._up.set()
         # What ended where before the outage says nothing of the log that came back.
         self._ends.clear()
+        for waiting in (*self._answers.values(), *self._ended_pages.values()):
+            if not waiting.done():
+                waiting.set_exception(Unavailable("the connection was lost before the broker answered"))
         receivers = tuple(self._receivers.values())
         log.info("%d readers go on with new consumers after a reconnect", len(receivers))
         for receiver in receivers:

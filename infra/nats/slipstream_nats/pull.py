@@ -100,6 +100,7 @@ class ContinuousPull:
         on_failure: Callable[[SlipstreamError], None] | None = None,
         batch_records: int = PULL_BATCH_RECORDS,
         batch_bytes: int = PULL_BATCH_BYTES,
+        lost_log_grace_s: float = LOST_LOG_GRACE_S,
     ) -> None:
         self._inbox = inbox
         self._stream = stream
@@ -110,6 +111,7 @@ class ContinuousPull:
         self._on_failure = on_failure
         self._batch_records = batch_records
         self._batch_bytes = batch_bytes
+        self._lost_log_grace_s = lost_log_grace_s
         self.position = start - 1 if isinstance(start, int) else 0
         """Every message of the subject up to this stream_seq has been taken in."""
         self.consumers_made = 0
@@ -281,6 +283,7 @@ class ContinuousPull:
         if self._closed:
             return
         if self.consumers_made:
+            self._inbox.forget_end(self._stream)
             log.debug("reading %s goes on with a new consumer behind %d: %s", self._subject, self.position, reason)
         if self._consumer is not None:
             # Nothing of the old consumer may be taken in from here on.
@@ -327,7 +330,7 @@ class ContinuousPull:
                 # The pauses grow: only what lasts is worth a line.
                 level = logging.WARNING if pause_s == RECREATE_PAUSE_S_MAX else logging.DEBUG
                 log.log(level, "no consumer for %s yet: %s", self._subject, failure)
-            if short_since_s is not None and self._now_s() - short_since_s > LOST_LOG_GRACE_S:
+            if short_since_s is not None and self._now_s() - short_since_s > self._lost_log_grace_s:
                 self._fail(Corrupt(f"{self._stream} ends before {self.position}, which was read from it"))
                 return
             await asyncio.sleep(pause_s)
