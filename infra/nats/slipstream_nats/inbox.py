@@ -133,7 +133,7 @@ class Inbox:
         self._receivers: dict[str, Receiver] = {}
         self._answers: dict[str, asyncio.Future[Msg]] = {}
         self._pages: dict[str, Callable[[Msg], None]] = {}
-        self._ended_pages: dict[str, asyncio.Future[None]] = {}
+        self._asked: set[asyncio.Future[Any]] = set()
         self._count = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._ends: dict[str, int] = {}
@@ -231,7 +231,9 @@ class Inbox:
     async def ask(self, subject: str, body: dict[str, Any], kind: type[AnswerT]) -> AnswerT:
         """One JetStream API request. Raises: Unavailable when nothing answers in time, ApiError."""
         token = self.next_token()
-        arrived = self._answers[token] = asyncio.get_running_loop().create_future()
+        arrived: asyncio.Future[Msg] = asyncio.get_running_loop().create_future()
+        self._answers[token] = arrived
+        self._asked.add(arrived)
         try:
             async with asyncio.timeout(REQUEST_DEADLINE_S):
                 await self.tell(subject, msgspec.json.encode(body) if body else b"", f"{ANSWER}.{token}")
@@ -240,6 +242,7 @@ class Inbox:
             raise Unavailable(f"the broker did not answer {subject} in {REQUEST_DEADLINE_S} s") from late
         finally:
             del self._answers[token]
+            self._asked.discard(arrived)
         if not msg.data:
             raise Unavailable(f"nothing serves {subject} now")
         answer = msgspec.json.decode(msg.data, type=kind)
@@ -257,7 +260,7 @@ class Inbox:
                 done.set_result(None)
 
         self._pages[token] = page
-        self._ended_pages[token] = done
+        self._asked.add(done)
         try:
             async with asyncio.timeout(REQUEST_DEADLINE_S):
                 await self.tell(subject, msgspec.json.encode(body), f"{PAGE}.{token}")
@@ -265,7 +268,8 @@ class Inbox:
         except TimeoutError as late:
             raise Unavailable(f"the broker did not answer {subject} in {REQUEST_DEADLINE_S} s") from late
         finally:
-            del self._pages[token], self._ended_pages[token]
+            del self._pages[token]
+            self._asked.discard(done)
 
     async def stream_end(self, stream: str, at_least: int) -> int:
         """The leader's last seq of a stream, or one already known to be `at_least`. Raises: Unavailable, ApiError."""
@@ -298,7 +302,7 @@ class Inbox:
         self._up.set()
         # What ended where before the outage says nothing of the log that came back.
         self._ends.clear()
-        for waiting in (*self._answers.values(), *self._ended_pages.values()):
+        for waiting in tuple(self._asked):
             if not waiting.done():
                 waiting.set_exception(Unavailable("the connection was lost before the broker answered"))
         receivers = tuple(self._receivers.values())
