@@ -24,7 +24,7 @@ from nats.errors import Error as NatsError
 from slipstream_schemas.errors import Unavailable
 from slipstream_schemas.limits import PULL_IDLE_HEARTBEAT_S, REQUEST_DEADLINE_S
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("slipstream.tail")
 
 API: Final = "$JS.API"
 ACK_TOKENS: Final = 9

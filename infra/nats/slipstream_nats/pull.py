@@ -34,7 +34,7 @@ from slipstream_schemas.limits import (
     PULL_IDLE_HEARTBEAT_S,
 )
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("slipstream.tail")
 
 QUIET_HEARTBEAT_S: Final = 15.0
 QUIET_EXPIRES_S: Final = 120.0

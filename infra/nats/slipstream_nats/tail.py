@@ -27,7 +27,7 @@ from slipstream_schemas.subjects import Scope, control_stream, family, thread_lo
 
 __all__ = ["CursorLost", "Gap", "Tail", "TailRecord", "Tails"]
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("slipstream.tail")
 
 PAGE_RECORDS: Final = 16
 PAGE_BYTES: Final = 64 * 1024
