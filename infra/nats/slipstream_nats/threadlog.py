@@ -9,7 +9,7 @@ from slipstream_nats.publisher import Publisher, WrongSequence, as_fenced
 from slipstream_nats.stored import StoredMessage, at_seq, last_of_subject, next_of_subject, purge
 from slipstream_schemas import subjects
 from slipstream_schemas.errors import Unavailable
-from slipstream_schemas.limits import DUPLICATE_WINDOW_S, PUBLISH_OUTAGE_S
+from slipstream_schemas.limits import DUPLICATE_WINDOW_S, PUBLISH_DEADLINE_S, PUBLISH_OUTAGE_S
 from slipstream_schemas.record import RECORD_HEADER, Record, RecordHeader, header_value, message_id, parse_header
 from slipstream_schemas.subjects import Scope
 
@@ -27,8 +27,12 @@ def as_record(message: StoredMessage) -> Record:
 class ThreadLog:
     """The thread logs of a region."""
 
-    def __init__(self, connection: Connection, publisher: Publisher, region: str) -> None:
+    def __init__(
+        self, connection: Connection, publisher: Publisher, region: str, look_first_s: float = DUPLICATE_WINDOW_S / 2
+    ) -> None:
         self._connection, self._publisher = connection, publisher
+        self.look_first_s = look_first_s
+        """A retry older than this may lie outside the dedupe window, so it looks for its record first."""
         self._stream = subjects.threads_stream(region)
 
     async def last(self, scope: Scope, thread_id: str) -> Record | None:
@@ -110,11 +114,12 @@ class ThreadLogWriter:
         tries = 0
         while True:
             try:
-                if tries and time.monotonic() - begun > DUPLICATE_WINDOW_S / 2:
+                if tries and time.monotonic() - begun > self._log.look_first_s:
                     found = await self._find(header)
                     if found:
                         return self._appended(found)
-                return self._appended((await self._publisher.publish(self._subject, body, headers)).stream_seq)
+                ack = await self._publisher.publish(self._subject, body, headers, min(PUBLISH_DEADLINE_S, outage_s))
+                return self._appended(ack.stream_seq)
             except WrongSequence as error:
                 raise as_fenced(error, self.fence) from error
             except Unavailable as error:

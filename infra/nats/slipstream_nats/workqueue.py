@@ -13,6 +13,7 @@ from slipstream_nats.connection import Connection
 from slipstream_nats.publisher import Publisher
 from slipstream_schemas import subjects
 from slipstream_schemas.errors import Corrupt, Unavailable
+from slipstream_schemas.run_state import ThreadState
 from slipstream_schemas.subjects import Scope
 
 log = logging.getLogger("slipstream.work")
@@ -72,6 +73,11 @@ class WorkQueue:
         headers = {"Nats-Msg-Id": f"work:{subjects.thread_key(scope, thread_id)}:{run_id}{again}"}
         await self._publisher.publish(subjects.work(scope, thread_id), msgspec.json.encode(_Work(run_id)), headers)
 
+    async def put_next(self, scope: Scope, thread_id: str, state: ThreadState) -> None:
+        """Queue the run that may execute now, if there is one. Raises: Unavailable."""
+        if state.running is None and state.pending:
+            await self.put(scope, thread_id, state.pending[0].run_id)
+
 
 class WorkPuller:
     """Takes runs from the queue of a region, never more than were asked for.
@@ -106,6 +112,7 @@ class WorkPuller:
     async def close(self) -> None:
         """Take no more runs: requests end, and what was delivered and not taken goes back at once."""
         self._closed = True
+        self._wake.set()
         while self._stop_listening:
             self._stop_listening.pop()()
         await self.give_back()
@@ -135,6 +142,7 @@ class WorkPuller:
         except (Corrupt, msgspec.MsgspecError) as error:
             # Nobody can ever execute it; left alone it would come back for ever.
             log.error("dropped an unreadable work item on %s: %s", message.subject, error)
+            self._wake.set()
             await self._connection.publish(message.reply, b"+TERM")
             return
         item = WorkItem(self._connection, where.scope, where.thread_id, run_id, message.reply)
