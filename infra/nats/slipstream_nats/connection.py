@@ -24,11 +24,18 @@ PENDING_BYTES_MAX = 32 * 1024 * 1024
 Callback = Callable[[Msg], Awaitable[None]]
 
 
+def shown(url: str) -> str:
+    """An address without its credentials, for people."""
+    scheme, separator, rest = url.rpartition("://")
+    return f"{scheme}{separator}{rest.rpartition('@')[2]}"
+
+
 class Connection:
-    """A NATS client with deadlines. Every failure to reach the server is `Unavailable`."""
+    """A NATS client with deadlines. `url` may name several servers, separated by commas. Every failure to reach the server is `Unavailable`."""
 
     def __init__(self, url: str, name: str) -> None:
-        self._url, self._name = url, name
+        self._urls, self._name = [each.strip() for each in url.split(",")], name
+        self._where = ", ".join(shown(each) for each in self._urls)
         self._client = Client()
         self._on_reconnect: list[Callable[[], None]] = []
         self._on_disconnect: list[Callable[[], None]] = []
@@ -63,12 +70,12 @@ class Connection:
                     except (OSError, nats.errors.Error) as failed:
                         error = failed
                         await asyncio.sleep(RECONNECT_WAIT_S)
-        raise Unavailable(f"no NATS server answers at {self._url} within {deadline_s:.0f} s: {error}")
+        raise Unavailable(f"no NATS server answers at {self._where} within {deadline_s:.0f} s: {error}")
 
     async def _connect(self) -> None:
         self._client = Client()
         await self._client.connect(
-            self._url,
+            self._urls,
             name=self._name,
             max_reconnect_attempts=-1,
             reconnect_time_wait=RECONNECT_WAIT_S,  # type: ignore[arg-type]  # It only sleeps for it.
@@ -93,7 +100,7 @@ class Connection:
 
     async def _disconnected(self) -> None:
         if not self._client.is_closed:
-            log.warning("%s: lost NATS at %s, reconnecting", self._name, self._url)
+            log.warning("%s: lost NATS at %s, reconnecting", self._name, self._where)
         for callback in self._on_disconnect:
             callback()
 

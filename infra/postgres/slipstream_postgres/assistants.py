@@ -14,10 +14,7 @@ async def upsert_system(database: Database, graph_ids: list[str], descriptions: 
             "INSERT INTO assistants (assistant_id, graph_id, name, description, config, context, metadata, version, "
             "created_at, updated_at) VALUES ($1, $2, $2, $3, $4, $4, $5, 1, now(), now()) "
             "ON CONFLICT (assistant_id) DO UPDATE SET description=excluded.description",
-            [
-                (system_assistant_id(g), g, descriptions.get(g), b"{}", b'{"created_by":"system"}')
-                for g in graph_ids
-            ],
+            [(system_assistant_id(g), g, descriptions.get(g), b"{}", b'{"created_by":"system"}') for g in graph_ids],
         )
 
 

@@ -1,1 +1,1 @@
-"""Part of Slipstream."""
+"""The API: validates, decides, appends commands to the log, renders streams from it, reads rows. Holds no user graph."""

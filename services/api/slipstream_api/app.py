@@ -1,0 +1,54 @@
+"""The application: routes, errors, and the life of its connections."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from litestar import Litestar
+from litestar.exceptions import HTTPException
+from litestar.openapi.config import OpenAPIConfig
+
+from slipstream_api import problems
+from slipstream_api.context import Context
+from slipstream_api.routes import assistants, events, runs, system, threads
+from slipstream_nats.connection import connect
+from slipstream_nats.publisher import open_publisher
+from slipstream_nats.tail import Tails
+from slipstream_postgres import positions
+from slipstream_postgres.pool import open_database
+from slipstream_schemas.errors import SlipstreamError
+from slipstream_schemas.limits import BODY_BYTES_MAX
+from slipstream_schemas.settings import ServiceSettings
+
+ROUTES = [*system.ROUTES, *assistants.ROUTES, *threads.ROUTES, *runs.ROUTES, *events.ROUTES]
+NO_OPENAPI: OpenAPIConfig | None = None
+
+
+@asynccontextmanager
+async def opened(settings: ServiceSettings) -> AsyncIterator[Context]:
+    """The context of a process. Raises: Unavailable."""
+    connection = await connect(settings.nats_url, "slipstream-api")
+    publisher = await open_publisher(connection)
+    database = await open_database(settings.database_url, size=8)
+    async with Tails(connection) as tails:
+        context = Context(settings, connection, publisher, tails, database)
+        await context.follow_position()
+        context.position = await positions.get(database, "control")
+        yield context
+    await database.close()
+    await connection.close()
+
+
+def create_app(context: Context) -> Litestar:
+    """The ASGI application on an open context."""
+    app = Litestar(
+        route_handlers=list(ROUTES),
+        openapi_config=NO_OPENAPI,
+        request_max_body_size=BODY_BYTES_MAX,
+        exception_handlers={
+            SlipstreamError: problems.on_slipstream_error,
+            HTTPException: problems.on_http_error,
+            Exception: problems.on_unexpected,
+        },
+    )
+    app.state.context = context
+    return app

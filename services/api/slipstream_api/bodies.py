@@ -1,0 +1,85 @@
+"""Reading requests: bodies and parameters into structs, with errors that say where they are wrong."""
+
+from typing import Any, TypeVar
+
+import msgspec
+from litestar import Request
+
+from slipstream_api.problems import invalid
+from slipstream_schemas.codec import to_plain
+from slipstream_schemas.errors import InvalidArgument, TooLarge
+from slipstream_schemas.limits import BODY_BYTES_MAX, IDEMPOTENCY_KEY_CHARS_MAX, JSON_DEPTH_MAX
+
+T = TypeVar("T")
+AnyRequest = Request[Any, Any, Any]
+
+
+async def read(request: AnyRequest, kind: type[T]) -> T:
+    """The JSON body as `kind`; an empty body is `{}`. Raises: InvalidArgument, TooLarge."""
+    raw = bytearray()
+    async for piece in request.stream():
+        raw.extend(piece)
+        if len(raw) > BODY_BYTES_MAX:
+            raise TooLarge(f"the body is larger than {BODY_BYTES_MAX} bytes")
+    return convert(decode(bytes(raw) or b"{}"), kind)
+
+
+def decode(raw: bytes) -> Any:
+    """JSON, cleaned of what the log and Postgres cannot hold (NUL). Raises: InvalidArgument."""
+    try:
+        plain = to_plain(msgspec.json.decode(raw))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidArgument(f"Invalid JSON body: {error}", ("body",), "json_invalid") from error
+    if _depth(plain, 0) > JSON_DEPTH_MAX:
+        raise InvalidArgument(f"JSON is nested deeper than {JSON_DEPTH_MAX} levels", ("body",), "json_too_deep")
+    return plain
+
+
+def _depth(value: Any, level: int) -> int:
+    if level > JSON_DEPTH_MAX or not isinstance(value, (dict, list)):
+        return level
+    inner = value.values() if isinstance(value, dict) else value  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+    return max((_depth(each, level + 1) for each in inner), default=level)  # pyright: ignore[reportUnknownVariableType]
+
+
+def convert(plain: Any, kind: type[T]) -> T:
+    """A plain value as `kind`. Raises: InvalidArgument."""
+    if not isinstance(plain, dict):
+        raise InvalidArgument("Expected an object", ("body",), "type_error")
+    try:
+        return msgspec.convert(plain, kind)
+    except msgspec.ValidationError as error:
+        raise invalid(error) from error
+
+
+def integer(request: AnyRequest, name: str, default: int, low: int, high: int) -> int:
+    """A number of the query. Raises: InvalidArgument."""
+    text = request.query_params.get(name)
+    if text is None:
+        return default
+    try:
+        value = int(text)
+    except ValueError as error:
+        raise InvalidArgument("Expected an integer", ("query", name), "int_parsing") from error
+    return bounded(value, low, high, ("query", name))
+
+
+def bounded(value: int, low: int, high: int, loc: tuple[str | int, ...]) -> int:
+    """A number within bounds. Raises: InvalidArgument."""
+    if not low <= value <= high:
+        raise InvalidArgument(f"Expected a number from {low} to {high}", loc, "out_of_range")
+    return value
+
+
+def flag(request: AnyRequest, name: str) -> bool:
+    """A truth value of the query."""
+    return (request.query_params.get(name) or "").lower() in ("1", "true", "yes")
+
+
+def idempotency_key(request: AnyRequest) -> str | None:
+    """The header, checked. Raises: InvalidArgument."""
+    key = request.headers.get("idempotency-key")
+    if key is not None and not 0 < len(key) <= IDEMPOTENCY_KEY_CHARS_MAX:
+        text = f"Idempotency-Key must have 1 to {IDEMPOTENCY_KEY_CHARS_MAX} characters"
+        raise InvalidArgument(text, ("header", "idempotency-key"))
+    return key

@@ -1,0 +1,76 @@
+"""What the routes share: connections, tails, rows, and where the read model stands."""
+
+import asyncio
+import time
+from collections import OrderedDict
+
+from nats.aio.msg import Msg
+
+from slipstream_api.fresh import FreshThreads
+from slipstream_nats.connection import Connection
+from slipstream_nats.controllog import ControlLog
+from slipstream_nats.publisher import Publisher
+from slipstream_nats.tail import Tails
+from slipstream_nats.threadlog import ThreadLog
+from slipstream_nats.workqueue import WorkQueue
+from slipstream_postgres import assistants
+from slipstream_postgres.pool import Database
+from slipstream_postgres.rows import AssistantRow
+from slipstream_schemas import subjects
+from slipstream_schemas.settings import ServiceSettings
+from slipstream_schemas.subjects import Scope
+
+ASSISTANT_CACHE_S = 2.0
+ASSISTANT_CACHE_MAX = 1000
+
+
+class Context:
+    """One for a process, made when it starts."""
+
+    def __init__(
+        self, settings: ServiceSettings, connection: Connection, publisher: Publisher, tails: Tails, database: Database
+    ) -> None:
+        self.settings, self.connection, self.publisher = settings, connection, publisher
+        self.tails, self.database = tails, database
+        self.control = ControlLog(connection, publisher, settings.region)
+        self.threads = ThreadLog(connection, publisher, settings.region)
+        self.work = WorkQueue(publisher, settings.region)
+        self.scope = Scope(settings.region)
+        self.fresh = FreshThreads()
+        self.position = 0
+        self.written = 0
+        self.closing = asyncio.Event()
+        self._moved = asyncio.Event()
+        self._assistants: OrderedDict[str, tuple[float, AssistantRow | None]] = OrderedDict()
+
+    async def follow_position(self) -> None:
+        """Hear how far the projector has come. Raises: Unavailable."""
+
+        async def on_position(message: Msg) -> None:
+            self.position = max(self.position, int(message.data))
+            moved, self._moved = self._moved, asyncio.Event()
+            moved.set()
+
+        await self.connection.subscribe(subjects.position_subject(self.settings.region), cb=on_position)
+
+    async def projected(self, control_seq: int, deadline_s: float) -> bool:
+        """Wait until the rows contain the record; False when they do not by the deadline."""
+        try:
+            async with asyncio.timeout(deadline_s):
+                while self.position < control_seq:
+                    await self._moved.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def assistant(self, name: str) -> AssistantRow | None:
+        """An assistant by its id or its graph's, remembered for a moment. Raises: Unavailable."""
+        found = self._assistants.get(name)
+        if found is not None and time.monotonic() - found[0] < ASSISTANT_CACHE_S:
+            return found[1]
+        row = await assistants.get(self.database, name)
+        if row is not None:
+            self._assistants[name] = (time.monotonic(), row)
+            if len(self._assistants) > ASSISTANT_CACHE_MAX:
+                self._assistants.popitem(last=False)
+        return row

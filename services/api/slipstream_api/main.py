@@ -1,0 +1,89 @@
+"""The API's process."""
+
+import asyncio
+import logging
+import signal
+import socket
+
+import uvicorn
+
+from slipstream_api.app import create_app, opened
+from slipstream_schemas.errors import SlipstreamError, Unavailable
+from slipstream_schemas.settings import ServiceSettings, log_to_stderr, settings_from_environment
+
+log = logging.getLogger("slipstream.api")
+
+STUCK_PEER_MS = 30_000
+STOP_DEADLINE_S = 5
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket whose dead peers are dropped by the kernel. Raises: Unavailable when the port is taken."""
+    found = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        found.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, STUCK_PEER_MS)
+    try:
+        found.bind((host, port))
+    except OSError as error:
+        raise Unavailable(f"cannot listen on {host}:{port}: {error.strerror}. Choose another port") from error
+    found.listen(2048)
+    return found
+
+
+async def run(settings: ServiceSettings) -> None:
+    """Serve until SIGTERM; open streams end at once, so that their clients resume elsewhere."""
+    listening = listen(settings.host, settings.port)
+    async with opened(settings) as context:
+        config = uvicorn.Config(
+            create_app(context), log_level="warning", access_log=False, lifespan="off",
+            timeout_graceful_shutdown=STOP_DEADLINE_S, http="httptools",
+        )  # fmt: skip
+        server = _Server(config)
+        loop = asyncio.get_running_loop()
+
+        def stop() -> None:
+            context.closing.set()
+            server.should_exit = True
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop)
+        log.info("ready: API on http://%s:%d", settings.host, settings.port)
+        await server.serve(sockets=[listening])
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its own signal handlers: streams must end before it waits for them."""
+
+    def install_signal_handlers(self) -> None:
+        """Nothing to install."""
+
+    def capture_signals(self):  # type: ignore[no-untyped-def]
+        """Nothing to capture."""
+        import contextlib
+
+        return contextlib.nullcontext()
+
+
+def main() -> None:
+    """The process."""
+    try:
+        settings = settings_from_environment()
+        log_to_stderr(settings.log_level)
+        uvicorn_loop(settings)
+    except SlipstreamError as error:
+        raise SystemExit(f"slipstream api: {error.message}") from error
+
+
+def uvicorn_loop(settings: ServiceSettings) -> None:
+    """Run on uvloop where it exists."""
+    try:
+        import uvloop
+    except ImportError:
+        asyncio.run(run(settings))
+        return
+    uvloop.run(run(settings))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,181 @@
+"""The API's description: OpenAPI 3.1 as data, and a readable page made from it. No framework generates it, so it says
+exactly what the routes do.
+"""
+
+import html
+from typing import Any
+
+
+def _ref(name: str) -> dict[str, str]:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _body(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"required": True, "content": {"application/json": {"schema": schema}}}
+
+
+INVALID: dict[str, Any] = {
+    "description": "Validation Error",
+    "content": {"application/json": {"schema": _ref("HTTPValidationError")}},
+}
+UNAVAILABLE = {"description": "A part that is needed does not answer; retry after `Retry-After` seconds"}
+ANY_JSON: dict[str, Any] = {"description": "Success", "content": {"application/json": {"schema": {}}}}
+SSE: dict[str, Any] = {"description": "SSE stream", "content": {"text/event-stream": {}}}
+THREAD = ("thread_id", "path", "string")
+RUN = ("run_id", "path", "string")
+Parameter = tuple[str, str, str]
+
+
+def _parameter(name: str, where: str, kind: str) -> dict[str, Any]:
+    title = " ".join(word.capitalize() for word in name.replace("-", "_").split("_"))
+    return {"name": name, "in": where, "required": where == "path", "schema": {"type": kind, "title": title}}
+
+
+def _operation(
+    tag: str, summary: str, parameters: tuple[Parameter, ...] = (), body: bool = False, success: dict[str, Any] = ANY_JSON,
+    codes: tuple[str, ...] = ("404",), status: str = "200",
+) -> dict[str, Any]:  # fmt: skip
+    texts = {"400": "Invalid request", "404": "Not found", "409": "The thread's state does not allow it",
+             "413": "The body is too large"}  # fmt: skip
+    responses: dict[str, Any] = {status: success, **{code: {"description": texts[code]} for code in codes}}
+    responses |= {"422": INVALID, "503": UNAVAILABLE}
+    out: dict[str, Any] = {"tags": [tag], "summary": summary, "operationId": summary.lower().replace(" ", "_")}
+    if parameters:
+        out["parameters"] = [_parameter(*each) for each in parameters]
+    if body:
+        out["requestBody"] = _body({"type": "object"})
+        out["responses"] = {**responses, "413": {"description": texts["413"]}}
+    else:
+        out["responses"] = responses
+    return out
+
+
+def _event_stream() -> dict[str, Any]:
+    out = _operation("Event Streaming", "Stream Thread Events", (THREAD,), codes=("400", "404", "413"),
+                     success={**SSE, "description": "SSE stream of protocol event envelopes"})  # fmt: skip
+    out["operationId"] = "stream_thread_events_threads__thread_id__stream_events_post"
+    out["description"] = (
+        "A channel-filtered stream of everything that happens on the thread, over all of its runs. Each frame's data "
+        "is a protocol event; its id is the `seq` that a client sends back as `since` (or `Last-Event-ID`) to resume."
+    )
+    out["requestBody"] = _body(_ref("EventStreamRequest"))
+    return out
+
+
+def _commands() -> dict[str, Any]:
+    out = _operation("Event Streaming", "Execute Thread Command", (THREAD,), codes=("400", "413"))
+    out["operationId"] = "execute_thread_command_threads__thread_id__commands_post"
+    out["requestBody"] = _body(_ref("CommandEnvelope"))
+    return out
+
+
+def _paths() -> dict[str, Any]:
+    thread, run = "/threads/{thread_id}", "/threads/{thread_id}/runs/{run_id}"
+    stream_codes = ("404", "409")
+    return {
+        f"{thread}/stream/events": {"post": _event_stream()},
+        f"{thread}/commands": {"post": _commands()},
+        "/threads": {"post": _operation("Threads", "Create Thread", body=True, codes=("409",))},
+        "/threads/search": {"post": _operation("Threads", "Search Threads", body=True, codes=())},
+        "/threads/count": {"post": _operation("Threads", "Count Threads", body=True, codes=())},
+        thread: {
+            "get": _operation("Threads", "Get Thread", (THREAD,)),
+            "patch": _operation("Threads", "Patch Thread", (THREAD,), body=True),
+            "delete": _operation("Threads", "Delete Thread", (THREAD,), success={"description": "Gone"}, status="204"),
+        },
+        f"{thread}/state": {"get": _operation("Threads", "Get Thread State", (THREAD,))},
+        f"{thread}/state/{{checkpoint_id}}": {
+            "get": _operation("Threads", "Get Thread State At Checkpoint", (THREAD, ("checkpoint_id", "path", "string")))
+        },
+        f"{thread}/runs": {
+            "post": _operation("Thread Runs", "Create Run", (THREAD,), body=True, codes=stream_codes),
+            "get": _operation("Thread Runs", "List Runs", (THREAD, ("limit", "query", "integer"),
+                                                           ("offset", "query", "integer"), ("status", "query", "string"))),
+        },
+        f"{thread}/runs/stream": {"post": _operation("Thread Runs", "Create And Stream Run", (THREAD,), body=True,
+                                                     success=SSE, codes=stream_codes)},
+        f"{thread}/runs/wait": {"post": _operation("Thread Runs", "Create And Wait Run", (THREAD,), body=True,
+                                                   codes=stream_codes)},
+        run: {"get": _operation("Thread Runs", "Get Run", (THREAD, RUN))},
+        f"{run}/join": {"get": _operation("Thread Runs", "Join Run", (THREAD, RUN))},
+        f"{run}/stream": {"get": _operation("Thread Runs", "Join Run Stream", (THREAD, RUN), success=SSE)},
+        f"{run}/cancel": {"post": _operation("Thread Runs", "Cancel Run", (THREAD, RUN, ("action", "query", "string"),
+                                                                          ("wait", "query", "boolean")), status="202")},
+        "/runs/stream": {"post": _operation("Stateless Runs", "Create And Stream Stateless Run", body=True, success=SSE)},
+        "/runs/wait": {"post": _operation("Stateless Runs", "Create And Wait Stateless Run", body=True)},
+        "/assistants/search": {"post": _operation("Assistants", "Search Assistants", body=True, codes=())},
+        "/assistants/{assistant_id}": {
+            "get": _operation("Assistants", "Get Assistant", (("assistant_id", "path", "string"),))
+        },
+        **{path: {"get": _operation("Health", summary, codes=())} for path, summary in (
+            ("/info", "Server Info"), ("/ok", "Ok"), ("/health", "Health"), ("/live", "Live"), ("/ready", "Ready"))},
+    }  # fmt: skip
+
+
+def _nullable(schema: dict[str, Any], title: str, description: str) -> dict[str, Any]:
+    return {"anyOf": [schema, {"type": "null"}], "title": title, "description": description}
+
+
+SCHEMAS: dict[str, Any] = {
+    "EventStreamRequest": {
+        "type": "object", "title": "EventStreamRequest", "required": ["channels"],
+        "properties": {
+            "channels": {"type": "array", "items": {"type": "string"}, "title": "Channels",
+                         "description": "Channels to carry: values, updates, messages, tools, lifecycle, input, "
+                                        "checkpoints, tasks, custom, custom:<name>."},
+            "namespaces": _nullable({"type": "array", "items": {"type": "array", "items": {"type": "string"}}},
+                                    "Namespaces", "Subgraph paths to carry, by prefix."),
+            "depth": _nullable({"type": "integer", "minimum": 0}, "Depth", "Levels below the prefix to carry."),
+            "since": _nullable({"type": "integer", "minimum": 0}, "Since",
+                               "The last seq that the client has; the stream goes on behind it."),
+        },
+    },
+    "CommandEnvelope": {
+        "type": "object", "title": "CommandEnvelope", "required": ["id", "method"],
+        "properties": {"id": {"type": "integer", "minimum": 0}, "method": {"type": "string"},
+                       "params": {"type": "object"}},
+    },
+    "HTTPValidationError": {
+        "type": "object", "title": "HTTPValidationError",
+        "properties": {"detail": {"type": "array", "items": _ref("ValidationError"), "title": "Detail"}},
+    },
+    "ValidationError": {
+        "type": "object", "title": "ValidationError", "required": ["loc", "msg", "type"],
+        "properties": {
+            "loc": {"type": "array", "items": {"anyOf": [{"type": "string"}, {"type": "integer"}]}, "title": "Location"},
+            "msg": {"type": "string", "title": "Message"}, "type": {"type": "string", "title": "Error Type"},
+            "input": {"title": "Input"}, "ctx": {"type": "object", "title": "Context"},
+        },
+    },
+}  # fmt: skip
+
+DOCUMENT: dict[str, Any] = {
+    "openapi": "3.1.0",
+    "info": {"title": "Slipstream", "version": "0.1.0",
+             "description": "An Agent Protocol server for LangGraph on an event log."},
+    "tags": [{"name": name} for name in ("Assistants", "Threads", "Thread Runs", "Stateless Runs", "Event Streaming",
+                                         "Health")],
+    "paths": _paths(),
+    "components": {"schemas": SCHEMAS},
+}  # fmt: skip
+
+
+def _rows() -> str:
+    out: list[str] = []
+    for path, operations in DOCUMENT["paths"].items():
+        for method, operation in operations.items():
+            codes = ", ".join(sorted(operation["responses"]))
+            text = html.escape(operation.get("description", ""))
+            out.append(
+                f"<tr><td><b>{method.upper()}</b></td><td><code>{html.escape(path)}</code><br><small>{text}</small></td>"
+                f"<td>{html.escape(operation['summary'])}</td><td>{codes}</td></tr>"
+            )
+    return "".join(out)
+
+
+PAGE = (
+    "<!doctype html><meta charset=utf-8><title>Slipstream API</title><style>body{font:15px system-ui;margin:2em auto;"
+    "max-width:70em}td{padding:.4em .8em;border-top:1px solid #ddd;vertical-align:top}small{color:#555}</style>"
+    "<h1>Slipstream API</h1><p>The description for programs is <a href=/openapi.json>openapi.json</a>.</p><table>"
+    f"{_rows()}</table>"
+)

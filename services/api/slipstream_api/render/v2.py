@@ -1,0 +1,22 @@
+"""Protocol v2 frames: lines filtered by their prefix, with `seq` put in. No payload is decoded."""
+
+from slipstream_nats.tail import TailRecord
+from slipstream_schemas import lines
+from slipstream_schemas.channels import ChannelFilter
+from slipstream_schemas.seq import pack
+
+
+def frame(seq: int, line: bytes) -> bytes:
+    """One SSE frame; `id` is what a client sends back as `since`."""
+    method = lines.decode_prefix(lines.prefix(line)).method.encode()
+    return b"id: %d\nevent: %b\ndata: %b\n\n" % (seq, method, lines.splice_seq(line, seq))
+
+
+def frames(record: TailRecord, chosen: ChannelFilter) -> list[bytes]:
+    """The frames of a record that a stream carries."""
+    first, base = record.first_line, pack(record.stream_seq, 0)
+    return [
+        frame(base + number, line)
+        for number, line in enumerate(record.lines)
+        if number >= first and chosen.matches(line)
+    ]

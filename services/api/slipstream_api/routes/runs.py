@@ -1,0 +1,318 @@
+"""Protocol v1: runs of a thread."""
+
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import msgspec
+from litestar import Request, Response, get, post
+
+from slipstream_api import runs
+from slipstream_api.bodies import flag, idempotency_key, integer, read
+from slipstream_api.context import Context
+from slipstream_api.problems import as_json
+from slipstream_api.render.v1 import V1Renderer
+from slipstream_api.routes.events import SSE_HEADERS
+from slipstream_api.sse import NEWLINE, Stream
+from slipstream_nats.cursor import CursorLost
+from slipstream_postgres import runs as run_rows
+from slipstream_postgres.rows import RunPlace
+from slipstream_schemas import run_state as rs
+from slipstream_schemas.codec import dumps
+from slipstream_schemas.errors import InvalidArgument, NotFound, Unavailable
+from slipstream_schemas.ids import check_run_id, check_thread_id, new_thread_id
+from slipstream_schemas.limits import CREATE_PROJECTION_WAIT_S, PROJECTION_WAIT_S, SEARCH_LIMIT_MAX
+from slipstream_schemas.seq import last_of, unpack
+
+AnyRequest = Request[Any, Any, Any]
+EVENT_ID = re.compile(r"(\d{1,16})(?:-(\d{1,9}))?", re.ASCII)
+FROM_START = frozenset({"-1", "-", "0"})
+RUN_STATUSES = ("pending", "running", "success", "error", "timeout", "interrupted")
+
+
+def places(accepted: runs.Accepted, what: str) -> dict[str, str]:
+    """The headers that say where a run lies and how to come back to it."""
+    path = f"/threads/{accepted.thread_id}/runs/{accepted.run_id}"
+    return {"location": f"{path}/{what}", "content-location": path}
+
+
+async def start(
+    request: AnyRequest, thread_id: str, *, creates_thread: bool = False
+) -> tuple[runs.RunCreate, runs.Accepted]:
+    """Create a run from the request's body. Raises: what `runs.resolve` and `runs.accept` do."""
+    context: Context = request.app.state.context
+    check_thread_id(thread_id)
+    body = await read(request, runs.RunCreate)
+    key = idempotency_key(request)
+    if body.on_disconnect not in (None, "cancel", "continue"):
+        raise InvalidArgument("Expected one of cancel, continue", ("body", "on_disconnect"), "literal_error")
+    created = await runs.resolve(context, thread_id, body, key=key, creates_thread=creates_thread)
+    if key is not None:
+        known = await run_rows.place(context.database, context.scope.tenant, created.run_id)
+        if known is not None:
+            return body, runs.Accepted(known.run_id, known.thread_id, 0, known.log_seq, False)
+    return body, await runs.accept(context, created)
+
+
+async def row_of(context: Context, thread_id: str, run_id: str) -> run_rows.RunRow:
+    """The run's row, as new as its thread's control head. Raises: NotFound, Unavailable."""
+    check_thread_id(thread_id)
+    check_run_id(run_id)
+    head = await context.control.head(context.scope, thread_id)
+    if head.state is None or head.state.deleted:
+        raise NotFound("Thread not found.")
+    if not await context.projected(head.stream_seq, PROJECTION_WAIT_S):
+        raise Unavailable("the read model lags behind the log; try again")
+    row = await run_rows.get(context.database, context.scope.tenant, run_id)
+    if row is None or row.thread_id != thread_id:
+        raise NotFound("Run not found.")
+    return row
+
+
+async def place_of(context: Context, thread_id: str, run_id: str) -> RunPlace:
+    """Where the run lies. Raises: NotFound, Unavailable."""
+    await row_of(context, thread_id, run_id)
+    place = await run_rows.place(context.database, context.scope.tenant, run_id)
+    if place is None:
+        raise NotFound("Run not found.")
+    return place
+
+
+@post("/threads/{thread_id:str}/runs", status_code=200)
+async def create(request: AnyRequest, thread_id: str) -> Response[bytes]:
+    """Create a run and answer at once."""
+    context: Context = request.app.state.context
+    _, accepted = await start(request, thread_id)
+    await context.projected(accepted.control_seq, CREATE_PROJECTION_WAIT_S)
+    headers = {"content-location": places(accepted, "")["content-location"]}
+    return as_json(await row_of(context, thread_id, accepted.run_id), headers=headers)
+
+
+@post("/threads/{thread_id:str}/runs/stream", status_code=200)
+async def create_and_stream(request: AnyRequest, thread_id: str) -> Any:
+    """Create a run and stream it. A client that leaves early cancels it, unless `on_disconnect` is `continue`."""
+    return await _stream_new(request, thread_id, creates_thread=False)
+
+
+@post("/runs/stream", status_code=200)
+async def create_and_stream_stateless(request: AnyRequest) -> Any:
+    """Create a run on a thread of its own and stream it."""
+    return await _stream_new(request, new_thread_id(), creates_thread=True)
+
+
+async def _stream_new(request: AnyRequest, thread_id: str, *, creates_thread: bool) -> Any:
+    context: Context = request.app.state.context
+    body, accepted = await start(request, thread_id, creates_thread=creates_thread)
+    renderer = V1Renderer(accepted.run_id, runs.modes_of(body), bool(body.stream_subgraphs))
+    on_gone = None if body.on_disconnect == "continue" else _canceller(context, accepted.thread_id, accepted.run_id)
+    pieces = follow(context, accepted.thread_id, last_of(accepted.log_seq), renderer)
+    return Stream(pieces, context.closing, {**SSE_HEADERS, **places(accepted, "stream")}, on_gone=on_gone)
+
+
+def _canceller(context: Context, thread_id: str, run_id: str) -> Callable[[], Awaitable[None]]:
+    async def cancel() -> None:
+        try:
+            await runs.cancel(context, thread_id, run_id, "interrupt")
+        except NotFound:
+            return
+
+    return cancel
+
+
+async def follow(
+    context: Context, thread_id: str, since: int, renderer: V1Renderer, skip: tuple[int, int] | None = None
+) -> AsyncIterator[bytes]:
+    """The frames of one run from a cursor to its end. `skip` is a frame id whose earlier frames are known."""
+    async with context.tails.open(context.scope, thread_id, since) as tail:
+        async for batch in tail:
+            frames: list[bytes] = []
+            for record in batch:
+                if record.header.run_id == renderer.run_id and not frames and renderer.needs_opening:
+                    await _learn_open(context, thread_id, renderer, record.header.open.messages)
+                frames.extend(renderer.feed(record))
+            if skip is not None and frames:
+                frames, skip = _without_known(frames, skip), None
+            if frames:
+                yield b"".join(frames)
+            if renderer.done:
+                return
+
+
+async def _learn_open(context: Context, thread_id: str, renderer: V1Renderer, opened: Any) -> None:
+    """Read the message-starts that lie before the point where the stream begins."""
+    renderer.needs_opening = False
+    for message in opened:
+        stream_seq, line = unpack(message.seq)
+        record = await context.threads.get(context.scope, thread_id, stream_seq)
+        if record is not None and line < len(record.lines):
+            renderer.learn(record.lines[line])
+
+
+def _without_known(frames: list[bytes], skip: tuple[int, int]) -> list[bytes]:
+    seq, part = skip
+    known = {b"\nid: %d-%d\n\n" % (seq, k) for k in range(1, part + 1)}
+    return [frame for frame in frames if not any(frame.endswith(tail) for tail in known)]
+
+
+@post("/threads/{thread_id:str}/runs/wait", status_code=200)
+async def create_and_wait(request: AnyRequest, thread_id: str) -> Any:
+    """Create a run and answer with its final values."""
+    return await _wait_new(request, thread_id, creates_thread=False)
+
+
+@post("/runs/wait", status_code=200)
+async def create_and_wait_stateless(request: AnyRequest) -> Any:
+    """Create a run on a thread of its own and answer with its final values."""
+    return await _wait_new(request, new_thread_id(), creates_thread=True)
+
+
+async def _wait_new(request: AnyRequest, thread_id: str, *, creates_thread: bool) -> Any:
+    context: Context = request.app.state.context
+    body, accepted = await start(request, thread_id, creates_thread=creates_thread)
+    on_gone = None
+    if body.on_disconnect == "cancel":
+        on_gone = _canceller(context, accepted.thread_id, accepted.run_id)
+    return _waiting(context, accepted.thread_id, accepted.run_id, accepted.log_seq, places(accepted, "join"), on_gone)
+
+
+def _waiting(
+    context: Context, thread_id: str, run_id: str, log_seq: int, headers: dict[str, str],
+    on_gone: Callable[[], Awaitable[None]] | None = None,
+) -> Stream:  # fmt: skip
+    """An answer of white space until the run is over, then its result: proxies see life, JSON parsers do not."""
+    renderer = V1Renderer(run_id, ())
+
+    async def pieces() -> AsyncIterator[bytes]:
+        async for _ in follow(context, thread_id, last_of(log_seq), renderer):
+            pass
+        yield dumps(renderer.result())
+
+    json_headers = {"content-type": "application/json", **headers}
+    return Stream(pieces(), context.closing, json_headers, keepalive=NEWLINE, opening=b"", on_gone=on_gone)
+
+
+@get("/threads/{thread_id:str}/runs/{run_id:str}/join")
+async def join(request: AnyRequest, thread_id: str, run_id: str) -> Any:
+    """Wait for a run and answer with its final values."""
+    context: Context = request.app.state.context
+    place = await place_of(context, thread_id, run_id)
+    on_gone = _canceller(context, thread_id, run_id) if flag(request, "cancel_on_disconnect") else None
+    return _waiting(context, thread_id, run_id, place.log_seq, {}, on_gone)
+
+
+def _last_event_id(request: AnyRequest) -> tuple[int, int] | None:
+    """`(seq, part)`; `(0, 0)` from the start; None without the header. Raises: InvalidArgument."""
+    text = request.headers.get("last-event-id")
+    if text is None or text == "":
+        return None
+    if text in FROM_START:
+        return 0, 0
+    found = EVENT_ID.fullmatch(text)
+    if found is None:
+        raise InvalidArgument("Expected <seq> or <seq>-<part>", ("header", "last-event-id"), "value_error")
+    return int(found[1]), int(found[2] or 0)
+
+
+@get("/threads/{thread_id:str}/runs/{run_id:str}/stream")
+async def join_stream(request: AnyRequest, thread_id: str, run_id: str) -> Any:
+    """Stream a run: from `Last-Event-ID` on, or without it from now on."""
+    context: Context = request.app.state.context
+    place = await place_of(context, thread_id, run_id)
+    modes = _query_modes(request)
+    renderer = V1Renderer(run_id, modes, flag(request, "stream_subgraphs") or flag(request, "subgraphs"))
+    last = _last_event_id(request)
+    is_over = place.status not in ("pending", "running")
+    skip: tuple[int, int] | None = None
+    if last is None:
+        since = last_of(await context.threads.last_seq(context.scope, thread_id))
+        if is_over:
+            return Stream(_nothing(), context.closing, SSE_HEADERS)
+    elif last == (0, 0):
+        since = last_of(place.log_seq)
+    else:
+        gap = await context.tails.check_cursor(context.scope, thread_id, last[0])
+        if gap is not None:
+            raise CursorLost(last[0], gap)
+        # A part of a line is known: begin at the line and leave those parts out.
+        since, skip = (last[0] - 1, last) if last[1] else (last[0], None)
+    renderer.needs_opening = True
+    if is_over and await _ends_before(context, thread_id, run_id, since):
+        return Stream(_nothing(), context.closing, SSE_HEADERS)
+    on_gone = _canceller(context, thread_id, run_id) if flag(request, "cancel_on_disconnect") else None
+    return Stream(follow(context, thread_id, since, renderer, skip), context.closing, SSE_HEADERS, on_gone=on_gone)
+
+
+async def _ends_before(context: Context, thread_id: str, run_id: str, since: int) -> bool:
+    """Whether the run's terminal record lies at or below the cursor, so that nothing would ever come."""
+    stream_seq, line = unpack(since)
+    record = await context.threads.get(context.scope, thread_id, stream_seq)
+    if record is None:
+        return False
+    if record.header.run_id == run_id:
+        return (
+            f'"synth:{run_id}:lc||'.encode() in record.lines[-1]
+            and line >= len(record.lines) - 1
+            and (b'lc||running"' not in record.lines[-1])
+        )
+    following = await context.threads.next(context.scope, thread_id, stream_seq + 1)
+    while following is not None:
+        if following.header.run_id == run_id:
+            return False
+        following = await context.threads.next(context.scope, thread_id, following.stream_seq + 1)
+    return True
+
+
+async def _nothing() -> AsyncIterator[bytes]:
+    for piece in ():
+        yield piece
+
+
+def _query_modes(request: AnyRequest) -> tuple[str, ...]:
+    values: list[str] = []
+    for text in request.query_params.getall("stream_mode", []):
+        values.extend(msgspec.json.decode(text, type=list[str]) if text.startswith("[") else [text])
+    return runs.modes_of(runs.RunCreate("", stream_mode=values or None))
+
+
+@get("/threads/{thread_id:str}/runs")
+async def list_runs(request: AnyRequest, thread_id: str) -> Response[bytes]:
+    """A thread's runs, newest first."""
+    context: Context = request.app.state.context
+    check_thread_id(thread_id)
+    limit, offset = integer(request, "limit", 10, 1, SEARCH_LIMIT_MAX), integer(request, "offset", 0, 0, 2**31)
+    status = request.query_params.get("status")
+    if status is not None and status not in RUN_STATUSES:
+        raise InvalidArgument(f"Expected one of {', '.join(RUN_STATUSES)}", ("query", "status"), "literal_error")
+    head = await context.control.head(context.scope, thread_id)
+    rs.existing(head.state)
+    await context.projected(head.stream_seq, PROJECTION_WAIT_S)
+    rows = await run_rows.of_thread(
+        context.database, context.scope.tenant, thread_id, status=status, limit=limit, offset=offset
+    )
+    return as_json(rows)
+
+
+@get("/threads/{thread_id:str}/runs/{run_id:str}")
+async def get_one(request: AnyRequest, thread_id: str, run_id: str) -> Response[bytes]:
+    """One run."""
+    return as_json(await row_of(request.app.state.context, thread_id, run_id))
+
+
+@post("/threads/{thread_id:str}/runs/{run_id:str}/cancel", status_code=202)
+async def cancel(request: AnyRequest, thread_id: str, run_id: str) -> Any:
+    """Stop a run. `action` is `interrupt` (keeps what it wrote) or `rollback`; `wait` answers when it has stopped."""
+    context: Context = request.app.state.context
+    action = request.query_params.get("action") or "interrupt"
+    if action not in ("interrupt", "rollback"):
+        raise InvalidArgument("Expected one of interrupt, rollback", ("query", "action"), "literal_error")
+    place = await place_of(context, thread_id, run_id)
+    await runs.cancel(context, thread_id, run_id, "rollback" if action == "rollback" else "interrupt")
+    if not flag(request, "wait"):
+        return Response(b"", status_code=202)
+    return _waiting(context, thread_id, run_id, place.log_seq, {})
+
+
+ROUTES = [
+    create, create_and_stream, create_and_stream_stateless, create_and_wait, create_and_wait_stateless, join,
+    join_stream, list_runs, get_one, cancel,
+]  # fmt: skip

@@ -1,0 +1,61 @@
+"""Health and description of the server."""
+
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from litestar import MediaType, Request, Response, get
+
+from slipstream_api.context import Context
+from slipstream_api.openapi import DOCUMENT, PAGE
+from slipstream_api.problems import as_json
+from slipstream_schemas.errors import Unavailable
+
+AnyRequest = Request[Any, Any, Any]
+
+
+def package_version(name: str) -> str:
+    """The version of a package, `unknown` when it is not installed."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "unknown"
+
+
+@get("/info")
+async def info() -> Response[bytes]:
+    """What this server is and can do."""
+    flags = {"assistants": True, "crons": False, "langsmith": False, "event_streaming": True}
+    return as_json({"version": package_version("slipstream"), "langgraph_py_version": package_version("langgraph"),
+                    "flags": flags, "metadata": {"name": "slipstream"}})  # fmt: skip
+
+
+@get(["/ok", "/health", "/live"])
+async def ok() -> Response[bytes]:
+    """The process answers."""
+    return as_json({"ok": True, "status": "healthy"})
+
+
+@get("/ready")
+async def ready(request: AnyRequest) -> Response[bytes]:
+    """The process can serve: log and rows answer, and a runner has registered its graphs. Raises: Unavailable."""
+    context: Context = request.app.state.context
+    if not context.connection.is_connected:
+        raise Unavailable("NATS is not connected")
+    async with context.database.connection() as connection:
+        graphs = await connection.fetchval("SELECT count(*) FROM assistants")
+    return as_json({"ok": True, "status": "ready", "graphs": graphs})
+
+
+@get("/openapi.json")
+async def openapi() -> Response[bytes]:
+    """The API's description."""
+    return as_json(DOCUMENT)
+
+
+@get("/docs")
+async def docs() -> Response[str]:
+    """The API's description, readable."""
+    return Response(PAGE, media_type=MediaType.HTML)
+
+
+ROUTES = [info, ok, ready, openapi, docs]

@@ -1,0 +1,210 @@
+"""Threads and their state."""
+
+from typing import Any
+
+import msgspec
+from litestar import Request, Response, delete, get, patch, post
+
+from slipstream_api import runs
+from slipstream_api.bodies import bounded, flag, idempotency_key, read
+from slipstream_api.context import Context
+from slipstream_api.problems import as_json
+from slipstream_nats import rpc
+from slipstream_postgres import threads
+from slipstream_postgres.rows import ThreadRow
+from slipstream_schemas import run_state as rs
+from slipstream_schemas import subjects
+from slipstream_schemas.errors import Conflict, InvalidArgument, NoResponder, NotFound, Unavailable
+from slipstream_schemas.ids import check_thread_id, derived_id, new_run_id, new_thread_id
+from slipstream_schemas.limits import CREATE_PROJECTION_WAIT_S, METADATA_KEYS_MAX, PROJECTION_WAIT_S, SEARCH_LIMIT_MAX
+
+AnyRequest = Request[Any, Any, Any]
+
+
+class ThreadCreate(msgspec.Struct):
+    """Body of `POST /threads`."""
+
+    thread_id: str | None = None
+    metadata: dict[str, Any] | None = None
+    if_exists: str | None = None
+
+
+class ThreadPatch(msgspec.Struct):
+    """Body of `PATCH /threads/{thread_id}`."""
+
+    metadata: dict[str, Any] | None = None
+
+
+class ThreadSearch(msgspec.Struct):
+    """Body of `POST /threads/search` and `/threads/count`."""
+
+    metadata: dict[str, Any] | None = None
+    values: dict[str, Any] | None = None
+    status: str | None = None
+    ids: list[str] | None = None
+    limit: int = 10
+    offset: int = 0
+    sort_by: str | None = None
+    sort_order: str | None = None
+    select: list[str] | None = None
+
+
+def check_metadata(metadata: dict[str, Any] | None) -> dict[str, Any]:
+    """Bound the metadata. Raises: InvalidArgument."""
+    if metadata is not None and len(metadata) > METADATA_KEYS_MAX:
+        raise InvalidArgument(f"metadata has more than {METADATA_KEYS_MAX} keys", ("body", "metadata"))
+    return metadata or {}
+
+
+async def row_of(context: Context, thread_id: str) -> ThreadRow:
+    """The thread's row, as new as its control head. Raises: NotFound, Unavailable."""
+    head = await context.control.head(context.scope, thread_id)
+    rs.existing(head.state)
+    if not await context.projected(head.stream_seq, PROJECTION_WAIT_S):
+        raise Unavailable("the read model lags behind the log; try again")
+    row = await threads.get(context.database, context.scope.tenant, thread_id)
+    if row is None:
+        raise NotFound("Thread not found.")
+    return row
+
+
+@post("/threads", status_code=200)
+async def create(request: AnyRequest) -> Response[bytes]:
+    """Create a thread; with `if_exists: do_nothing` an existing one is returned."""
+    context: Context = request.app.state.context
+    body = await read(request, ThreadCreate)
+    key = idempotency_key(request)
+    if body.if_exists not in (None, "raise", "do_nothing"):
+        raise InvalidArgument("Expected one of raise, do_nothing", ("body", "if_exists"), "literal_error")
+    derived = derived_id("thread", context.scope.tenant, key) if key else new_thread_id()
+    thread_id = check_thread_id(body.thread_id, ("body", "thread_id")) if body.thread_id is not None else derived
+    created, command_id = rs.ThreadCreated(check_metadata(body.metadata)), new_run_id()
+    try:
+        _, seq = await context.control.decide(
+            context.scope,
+            thread_id,
+            lambda state: rs.create_thread(state, thread_id, command_id, runs.now_ms(), created),
+        )
+    except Conflict:
+        if body.if_exists != "do_nothing" and key is None:
+            raise
+        return as_json(await row_of(context, thread_id))
+    context.written = max(context.written, seq)
+    if await context.projected(seq, CREATE_PROJECTION_WAIT_S):
+        return as_json(await row_of(context, thread_id))
+    # The rows lag; the log is the truth, and says all that there is.
+    empty = msgspec.Raw(b"{}")
+    moment = _iso(runs.now_ms())
+    metadata, null = msgspec.Raw(msgspec.json.encode(created.metadata)), msgspec.Raw(b"null")
+    return as_json(ThreadRow(thread_id, moment, moment, moment, metadata, "idle", empty, null, null, empty))
+
+
+def _iso(at_ms: int) -> str:
+    from datetime import UTC, datetime
+
+    return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat()
+
+
+@get("/threads/{thread_id:str}")
+async def get_one(request: AnyRequest, thread_id: str) -> Response[bytes]:
+    """One thread."""
+    return as_json(await row_of(request.app.state.context, check_thread_id(thread_id)))
+
+
+@patch("/threads/{thread_id:str}")
+async def patch_one(request: AnyRequest, thread_id: str) -> Response[bytes]:
+    """Merge metadata."""
+    context: Context = request.app.state.context
+    check_thread_id(thread_id)
+    patched, command_id = rs.ThreadPatched(check_metadata((await read(request, ThreadPatch)).metadata)), new_run_id()
+    _, seq = await context.control.decide(
+        context.scope, thread_id, lambda state: rs.patch_thread(state, command_id, runs.now_ms(), patched)
+    )
+    context.written = max(context.written, seq)
+    return as_json(await row_of(context, thread_id))
+
+
+@delete("/threads/{thread_id:str}", status_code=204)
+async def delete_one(request: AnyRequest, thread_id: str) -> None:
+    """Delete a thread, its records and its rows."""
+    context: Context = request.app.state.context
+    await runs.delete_thread(context, check_thread_id(thread_id))
+    await context.projected(context.written, CREATE_PROJECTION_WAIT_S)
+
+
+def _query(body: ThreadSearch) -> threads.ThreadQuery:
+    if body.sort_by is not None and body.sort_by not in threads.SORTABLE:
+        raise InvalidArgument(f"Expected one of {', '.join(threads.SORTABLE)}", ("body", "sort_by"), "literal_error")
+    if body.sort_order not in (None, "asc", "desc"):
+        raise InvalidArgument("Expected one of asc, desc", ("body", "sort_order"), "literal_error")
+    if body.status not in (None, "idle", "busy", "interrupted", "error"):
+        raise InvalidArgument("Expected one of idle, busy, interrupted, error", ("body", "status"), "literal_error")
+    return threads.ThreadQuery(
+        body.metadata, body.values, body.status, body.ids,
+        bounded(body.limit, 1, SEARCH_LIMIT_MAX, ("body", "limit")), bounded(body.offset, 0, 2**31, ("body", "offset")),
+        body.sort_by or "created_at", body.sort_order or "desc",
+    )  # fmt: skip
+
+
+@post("/threads/search", status_code=200)
+async def search(request: AnyRequest) -> Response[bytes]:
+    """Threads that match, newest first by default."""
+    context: Context = request.app.state.context
+    body = await read(request, ThreadSearch)
+    query = _query(body)
+    await context.projected(context.written, PROJECTION_WAIT_S)
+    rows = await threads.search(context.database, context.scope.tenant, query)
+    more = {"x-pagination-next": str(query.offset + query.limit)} if len(rows) > query.limit else {}
+    total = await threads.count(context.database, context.scope.tenant, query)
+    shown: list[Any] = list(rows[: query.limit])
+    if body.select:
+        shown = [{name: getattr(row, name) for name in body.select if hasattr(row, name)} for row in shown]
+    return as_json(shown, headers={"x-pagination-total": str(total), **more})
+
+
+@post("/threads/count", status_code=200)
+async def count(request: AnyRequest) -> Response[bytes]:
+    """How many threads match."""
+    context: Context = request.app.state.context
+    query = _query(await read(request, ThreadSearch))
+    await context.projected(context.written, PROJECTION_WAIT_S)
+    return as_json(await threads.count(context.database, context.scope.tenant, query))
+
+
+EMPTY_STATE: dict[str, Any] = {
+    "values": {}, "next": [], "tasks": [], "metadata": {}, "created_at": None, "checkpoint": None,
+    "parent_checkpoint": None, "interrupts": [], "checkpoint_id": None, "parent_checkpoint_id": None,
+}  # fmt: skip
+
+
+async def state_of(context: Context, thread_id: str, subgraphs: bool, checkpoint: dict[str, Any]) -> Any:
+    """The thread's state, asked from a runner that has its graph. Raises: NotFound, Unavailable."""
+    row = await row_of(context, thread_id)
+    graph_id = msgspec.json.decode(row.metadata).get("graph_id")
+    if graph_id is None:
+        return EMPTY_STATE
+    question = {"ask": "state", "graph_id": graph_id, "tenant": context.scope.tenant, "thread_id": thread_id,
+                "subgraphs": subgraphs, "checkpoint": checkpoint}  # fmt: skip
+    subject = subjects.graph_rpc(context.settings.region, graph_id)
+    try:
+        return msgspec.Raw(await rpc.call(context.connection, subject, msgspec.json.encode(question)))
+    except NoResponder as error:
+        raise Unavailable(f"no runner that has the graph {graph_id!r} is up") from error
+
+
+@get("/threads/{thread_id:str}/state")
+async def get_state(request: AnyRequest, thread_id: str) -> Response[bytes]:
+    """The newest state."""
+    context: Context = request.app.state.context
+    return as_json(await state_of(context, check_thread_id(thread_id), flag(request, "subgraphs"), {}))
+
+
+@get("/threads/{thread_id:str}/state/{checkpoint_id:str}")
+async def get_state_at(request: AnyRequest, thread_id: str, checkpoint_id: str) -> Response[bytes]:
+    """The state at a checkpoint."""
+    context: Context = request.app.state.context
+    where = {"checkpoint_id": checkpoint_id}
+    return as_json(await state_of(context, check_thread_id(thread_id), flag(request, "subgraphs"), where))
+
+
+ROUTES = [search, count, create, get_one, patch_one, delete_one, get_state, get_state_at]

@@ -1,0 +1,184 @@
+"""Runs as requests describe them, and their way to the log."""
+
+import time
+from typing import Any
+
+import msgspec
+
+from slipstream_api.context import Context
+from slipstream_nats import leases, owed
+from slipstream_schemas import run_state as rs
+from slipstream_schemas.errors import Conflict, InvalidArgument, NotFound
+from slipstream_schemas.ids import derived_id, new_run_id
+from slipstream_schemas.terminal import terminal_body
+
+STRATEGIES = ("reject", "enqueue", "interrupt", "rollback")
+STREAM_MODES = ("values", "messages", "messages-tuple", "tasks", "checkpoints", "updates", "events", "debug", "custom")
+DURABILITIES = ("sync", "async", "exit")
+
+
+class RunCreate(msgspec.Struct):
+    """Body of the endpoints that create a run. Unknown keys are ignored."""
+
+    assistant_id: str
+    input: Any = None
+    command: dict[str, Any] | None = None
+    config: dict[str, Any] | None = None
+    context: dict[str, Any] | None = None
+    metadata: dict[str, Any] | None = None
+    checkpoint: dict[str, Any] | None = None
+    checkpoint_id: str | None = None
+    stream_mode: str | list[str] | None = None
+    stream_subgraphs: bool | None = None
+    stream_resumable: bool | None = None
+    multitask_strategy: str | None = None
+    if_not_exists: str | None = None
+    on_disconnect: str | None = None
+    interrupt_before: str | list[str] | None = None
+    interrupt_after: str | list[str] | None = None
+    durability: str | None = None
+    checkpoint_during: bool | None = None
+    webhook: str | None = None
+    feedback_keys: list[str] | None = None
+
+
+class Accepted(msgspec.Struct):
+    """A run in the log. `log_seq` is the thread log's last stream_seq when it was accepted."""
+
+    run_id: str
+    thread_id: str
+    control_seq: int
+    log_seq: int
+    created_thread: bool
+
+
+def now_ms() -> int:
+    """Unix milliseconds."""
+    return time.time_ns() // 1_000_000
+
+
+def modes_of(body: RunCreate) -> tuple[str, ...]:
+    """The requested stream modes. Raises: InvalidArgument."""
+    asked = body.stream_mode if body.stream_mode is not None else ["values"]
+    modes = tuple(dict.fromkeys([asked] if isinstance(asked, str) else asked))
+    for mode in modes:
+        if mode not in STREAM_MODES:
+            raise InvalidArgument(
+                f"Expected one of {', '.join(STREAM_MODES)}", ("body", "stream_mode"), "literal_error"
+            )
+    return modes or ("values",)
+
+
+def _one_of(value: str | None, allowed: tuple[str, ...], default: str, name: str) -> str:
+    if value is None:
+        return default
+    if value not in allowed:
+        raise InvalidArgument(f"Expected one of {', '.join(allowed)}", ("body", name), "literal_error")
+    return value
+
+
+async def resolve(
+    context: Context, thread_id: str, body: RunCreate, *, key: str | None = None, creates_thread: bool = False
+) -> rs.RunCreated:
+    """Check a request and resolve its assistant. Raises: InvalidArgument, NotFound, Unavailable."""
+    assistant = await context.assistant(body.assistant_id)
+    if assistant is None:
+        raise NotFound("Thread or assistant not found.")
+    modes_of(body)
+    config = {**msgspec.json.decode(assistant.config), **(body.config or {})}
+    if body.context is not None and config.get("configurable"):
+        raise InvalidArgument("Cannot specify both configurable and context.", ("body", "context"))
+    if not isinstance(config.get("configurable", {}), dict):
+        raise InvalidArgument("Expected an object", ("body", "config", "configurable"), "type_error")
+    checkpoint = {**(body.checkpoint or {}), **({"checkpoint_id": body.checkpoint_id} if body.checkpoint_id else {})}
+    strategy = _one_of(body.multitask_strategy, STRATEGIES, "enqueue", "multitask_strategy")
+    exits = body.checkpoint_during is False
+    durability = _one_of(body.durability, DURABILITIES, "exit" if exits else "async", "durability")
+    if _one_of(body.if_not_exists, ("reject", "create"), "reject", "if_not_exists") == "create":
+        creates_thread = True
+    run_id = new_run_id() if key is None else derived_id("run", context.scope.tenant, thread_id, key)
+    kwargs = msgspec.to_builtins(body)
+    return rs.RunCreated(
+        run_id, thread_id, assistant.assistant_id, assistant.graph_id, input=body.input, command=body.command,
+        config=config, context=body.context if body.context is not None else msgspec.json.decode(assistant.context) or None,
+        metadata=body.metadata or {}, strategy=strategy, interrupt_before=body.interrupt_before,  # type: ignore[arg-type]
+        interrupt_after=body.interrupt_after, durability=durability, checkpoint=checkpoint or None,
+        stream_modes=modes_of(body), kwargs={k: v for k, v in kwargs.items() if v is not None and k != "assistant_id"},
+        thread_metadata={} if creates_thread else None,
+    )  # fmt: skip
+
+
+async def accept(
+    context: Context, created: rs.RunCreated, answers: tuple[rs.OpenInterrupt, ...] = (), *, resumes: bool = False
+) -> Accepted:
+    """Decide on a run and put it to work if it may execute now.
+
+    `resumes`: input for a thread that waits for an answer becomes that answer.
+    Raises: NotFound, Conflict, NoSuchInterrupt, Unavailable; then nothing was written.
+    """
+    scope, thread_id = context.scope, created.thread_id
+    created.log_seq = await context.threads.last_seq(scope, thread_id)
+    existed = True
+    wanted_metadata = created.thread_metadata
+
+    def decide(state: rs.ThreadState | None) -> rs.Transition:
+        nonlocal existed
+        existed = state is not None and not state.deleted
+        created.thread_metadata = None if existed else wanted_metadata
+        if resumes and state is not None and state.interrupts and created.command is None:
+            created.command, created.input = {"resume": created.input}, None
+        at_ms = now_ms()
+        return rs.create_run(
+            state, f"{created.run_id}:created", at_ms, created, answers=answers, owe=lambda run: owe(run, at_ms)
+        )
+
+    transition, seq = await context.control.decide(scope, thread_id, decide)
+    context.written = max(context.written, seq)
+    await context.work.put_next(scope, thread_id, transition.state)
+    return Accepted(created.run_id, thread_id, seq, created.log_seq, not existed)
+
+
+def owe(run: rs.PendingRun, at_ms: int) -> rs.OwedTerminal:
+    """The terminal record of a run that ends before it began."""
+    body = terminal_body(run.run_id, "interrupted", at_ms, graph_name=run.graph_id, run_status="interrupted")
+    return rs.OwedTerminal(run.run_id, run.log_seq, body.decode())
+
+
+async def cancel(context: Context, thread_id: str, run_id: str, action: rs.CancelAction) -> int:
+    """Ask a run to stop; one that waits ends here, terminal event included. Returns the control seq.
+
+    Raises: NotFound for a run that is over or never was, Unavailable.
+    """
+    command_id, scope = new_run_id(), context.scope
+
+    def decide(state: rs.ThreadState | None) -> rs.Transition:
+        at_ms = now_ms()
+        waiting = next((run for run in rs.existing(state).pending if run.run_id == run_id), None)
+        return rs.request_cancel(state, command_id, at_ms, run_id, action, owe(waiting, at_ms) if waiting else None)
+
+    transition, seq = await context.control.decide(scope, thread_id, decide)
+    context.written = max(context.written, seq)
+    state = transition.state
+    # With a holder, or a successor that a runner is about to take, those pay in passing.
+    if state.owed and state.running is None and not state.pending:
+        fence = await leases.take(context.publisher, scope, thread_id, "api", run_id)
+        writer = context.threads.writer(scope, thread_id, fence)
+        await owed.pay(context.threads, writer, scope, thread_id, state.owed)
+        await owed.settle(context.control, scope, thread_id, state.owed, now_ms())
+    return seq
+
+
+async def delete_thread(context: Context, thread_id: str) -> None:
+    """Delete a thread: its tombstone first, then its records up to it. Raises: NotFound, Unavailable."""
+    command_id, scope = new_run_id(), context.scope
+    _, seq = await context.control.decide(scope, thread_id, lambda state: rs.delete_thread(state, command_id, now_ms()))
+    context.written = max(context.written, seq)
+    # The lease shuts out whoever still writes; what it wrote before goes with the rest.
+    await leases.take(context.publisher, scope, thread_id, "api", "")
+    await context.threads.purge(scope, thread_id)
+    await context.control.purge_before(scope, thread_id, seq)
+
+
+def fail_if_reject(error: Conflict) -> Conflict:
+    """The conflict as v1 clients know it."""
+    return error
