@@ -88,6 +88,13 @@ async def test_no_server_is_a_clear_error() -> None:
         await connect("nats://127.0.0.1:1", "test", deadline_s=0.5)
 
 
+async def test_errors_do_not_show_credentials() -> None:
+    with pytest.raises(Unavailable) as caught:
+        await connect("nats://me:s3cret@127.0.0.1:1, nats://token@127.0.0.1:1", "test", deadline_s=0.1)
+    assert "at nats://127.0.0.1:1, nats://127.0.0.1:1 " in caught.value.message
+    assert "s3cret" not in caught.value.message and "token" not in caught.value.message
+
+
 @pytest.mark.parametrize("name", ["single.conf", "cluster.conf"])
 def test_configurations_for_operators_are_valid(name: str, tmp_path: Path) -> None:
     variables = {

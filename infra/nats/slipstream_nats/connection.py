@@ -31,7 +31,10 @@ def shown(url: str) -> str:
 
 
 class Connection:
-    """A NATS client with deadlines. `url` may name several servers, separated by commas. Every failure to reach the server is `Unavailable`."""
+    """A NATS client with deadlines. Every failure to reach a server is `Unavailable`.
+
+    `url` may name several servers of a cluster, separated by commas.
+    """
 
     def __init__(self, url: str, name: str) -> None:
         self._urls, self._name = [each.strip() for each in url.split(",")], name
