@@ -5,17 +5,16 @@ tenant, so the stored thread id is `<tenant>/<thread_id>`, and graphs see the pl
 """
 
 import contextlib
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any, cast
 
-import msgspec
 import psycopg
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import CheckpointTuple
 from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
 from psycopg import AsyncConnection, AsyncCursor
 from psycopg.rows import DictRow, dict_row
-from psycopg_pool import AsyncConnectionPool, PoolTimeout
+from psycopg_pool import AsyncConnectionPool
 
 from slipstream_schemas.errors import Fenced, Unavailable
 from slipstream_schemas.limits import DATABASE_DEADLINE_S
@@ -57,14 +56,6 @@ async def set_up(pool: Pool) -> None:
             await connection.execute("SELECT pg_advisory_unlock(%s)", (SETUP_LOCK,))
 
 
-class RootCheckpoint(msgspec.Struct, frozen=True):
-    """A thread's newest root checkpoint: whose it is, and how many writes of no task (those of commands) it has."""
-
-    checkpoint_id: str | None = None
-    null_writes: int = 0
-    run_id: str | None = None
-
-
 class FencedSaver(AsyncPostgresSaver):
     """The checkpointer of one run (`fence` its lease), or of a question that only reads (`fence` None)."""
 
@@ -88,9 +79,8 @@ class FencedSaver(AsyncPostgresSaver):
             yield cursor
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
-        """The newest checkpoint, or the named one. Raises: Unavailable."""
-        with _failures(self._fence):
-            found = await super().aget_tuple(self._stored(config))
+        """The newest checkpoint, or the named one."""
+        found = await super().aget_tuple(self._stored(config))
         return None if found is None else self._shown_tuple(found)
 
     def _shown_tuple(self, found: CheckpointTuple) -> CheckpointTuple:
@@ -109,42 +99,36 @@ class FencedSaver(AsyncPostgresSaver):
             yield self._shown_tuple(found)
 
     async def aput(self, config: RunnableConfig, checkpoint: Any, metadata: Any, new_versions: Any) -> RunnableConfig:
-        """Store a checkpoint. Raises: Fenced, Unavailable."""
-        with _failures(self._fence):
+        """Store a checkpoint. Raises: Fenced."""
+        with _fencing(self._fence):
             return self._shown(await super().aput(self._stored(config), checkpoint, metadata, new_versions))
 
     async def aput_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
     ) -> None:
-        """Store a task's writes. Raises: Fenced, Unavailable."""
-        with _failures(self._fence):
+        """Store a task's writes. Raises: Fenced."""
+        with _fencing(self._fence):
             await super().aput_writes(self._stored(config), writes, task_id, task_path)
 
-    async def root(self) -> RootCheckpoint:
-        """The thread's newest root checkpoint. Raises: Unavailable."""
+    async def null_writes(self) -> tuple[str | None, int]:
+        """The root checkpoint's id and how many writes of no task (those of commands) it has."""
         found = await self.aget_tuple({"configurable": {"thread_id": self._plain, "checkpoint_ns": ""}})
         if found is None:
-            return RootCheckpoint()
+            return None, 0
         count = sum(1 for task_id, _, _ in found.pending_writes or () if task_id == NULL_TASK_ID)
-        run_id = cast("dict[str, Any]", found.metadata).get("run_id")
-        return RootCheckpoint(found.config.get("configurable", {})["checkpoint_id"], count, run_id)
+        return found.config["configurable"]["checkpoint_id"], count
 
 
 @contextlib.contextmanager
-def _failures(fence: int | None) -> Iterator[None]:
-    """Name what the database says: a failed fence check shows as a division by zero."""
+def _fencing(fence: int | None) -> Any:
+    """A failed fence check shows as a division by zero."""
     try:
         yield
     except (psycopg.errors.DivisionByZero, psycopg.errors.PipelineAborted) as error:
         raise Fenced(f"the checkpoints belong to a later lease than {fence}", 0) from error
-    except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout) as error:
-        raise Unavailable(f"Postgres does not take checkpoints: {error}") from error
 
 
-async def delete_of_run(pool: Pool, scope: Scope, thread_id: str, run_id: str, fence: int) -> None:
-    """Delete what a run checkpointed, for its rollback. Raises: Fenced, Unavailable."""
-    key = thread_key(scope, thread_id)
-    with _failures(fence):
-        async with pool.connection() as connection, connection.transaction():
-            await connection.execute(CHECK, (key, fence))
-            await connection.execute(DELETE_OF_RUN, (key, run_id))
+async def delete_of_run(pool: Pool, scope: Scope, thread_id: str, run_id: str) -> None:
+    """Delete what a run checkpointed, for its rollback."""
+    async with pool.connection() as connection:
+        await connection.execute(DELETE_OF_RUN, (thread_key(scope, thread_id), run_id))

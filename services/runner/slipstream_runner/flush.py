@@ -8,25 +8,23 @@ import asyncio
 
 from slipstream_runner.runtime import Attempt, Runtime, now_ms
 from slipstream_runner.settling import publish_owed
-from slipstream_runner.translate import Translator, assemble
+from slipstream_runner.translate import Draft, Translator, assemble
 from slipstream_schemas.limits import RUN_QUEUE_LINES_MAX
-from slipstream_schemas.record import NOTHING_OPEN, OpenState, RecordHeader
+from slipstream_schemas.record import OpenState, RecordHeader
 from slipstream_schemas.run_state import OwedTerminal
 from slipstream_schemas.seq import pack
 
 
 class Flusher:
-    """Publishes what a translator gathers, after `opening`, the record with which the attempt begins.
+    """Publishes what a translator gathers. Run `run()` as a task; `close()` ends it after the last line.
 
-    Run `run()` as a task; `close()` ends it after the last line. `run` raises Fenced, TooLarge, Corrupt, and Unavailable
-    when the log was away for too long.
+    `run` raises Fenced, Unavailable (the log was away too long), Corrupt.
     """
 
-    def __init__(self, runtime: Runtime, attempt: Attempt, translator: Translator, opening: bytes) -> None:
-        self._crash, self._attempt, self._translator = runtime.crash, attempt, translator
+    def __init__(self, runtime: Runtime, attempt: Attempt, translator: Translator, opening: list[Draft]) -> None:
+        self._runtime, self._attempt, self._translator = runtime, attempt, translator
         self._opening = opening
         self._owed: list[OwedTerminal] = []
-        self._owed_known: set[str] = set()
         self._wake = asyncio.Event()
         self._room = asyncio.Event()
         self._closed = False
@@ -43,11 +41,9 @@ class Flusher:
             await self._room.wait()
 
     def owe(self, owed: OwedTerminal) -> None:
-        """Publish the terminal record of another run of the thread in passing, once."""
-        if owed.run_id not in self._owed_known and not self._closed:
-            self._owed_known.add(owed.run_id)
-            self._owed.append(owed)
-            self._wake.set()
+        """Publish the terminal record of another run of the thread in passing."""
+        self._owed.append(owed)
+        self._wake.set()
 
     def close(self) -> None:
         """No more lines will come."""
@@ -56,42 +52,45 @@ class Flusher:
 
     async def run(self) -> None:
         """Publish until closed and empty."""
+        self._wake.set()
         try:
-            await self._append(self._opening, NOTHING_OPEN)
             while True:
-                # What a graph says in one step of the loop shall be one record.
-                await asyncio.sleep(0)
-                await self._flush()
-                if self._closed and not len(self._translator) and not self._owed:
-                    return
                 await self._wake.wait()
                 self._wake.clear()
+                # What a graph says in one step of the loop shall be one record.
+                await asyncio.sleep(0)
+                await self._flush_all()
+                if self._closed and not len(self._translator) and not self._owed:
+                    return
         except BaseException:
             self._failed = True
             raise
         finally:
             self._room.set()
 
-    async def _flush(self) -> None:
+    async def _flush_all(self) -> None:
         while self._owed:
             owed = self._owed.pop(0)
             await publish_owed(self._attempt.writer, owed)
             self._attempt.settled.add(owed.run_id)
         self._translator.settle(now_ms())
-        while len(self._translator):
+        while len(self._translator) or self._opening:
             opened = self._translator.open_state()
-            drafts, starts, values = self._translator.drain()
+            lead, self._opening = self._opening, []
+            drafts, starts, values = ([], [], -1) if lead else self._translator.drain()
             self._room.set()
-            run_id, number = self._attempt.run.run_id, self._attempt.number
-            stream_seq = await self._append(assemble(drafts, run_id, number, self._attempt.ordinal + 1), opened)
-            for line, message_id in starts:
-                self._translator.started_at(message_id, pack(stream_seq, line))
-            if values >= 0:
-                self._attempt.values_seq = pack(stream_seq, values)
-            self._crash.reach("output")
+            await self._publish([*lead, *drafts], opened, starts, values)
 
-    async def _append(self, body: bytes, opened: OpenState) -> int:
+    async def _publish(
+        self, drafts: list[Draft], opened: OpenState, starts: list[tuple[int, str]], values: int
+    ) -> None:
         attempt = self._attempt
         attempt.ordinal += 1
+        body = assemble(drafts, attempt.run.run_id, attempt.number, attempt.ordinal)
         header = RecordHeader(attempt.run.run_id, attempt.number, attempt.ordinal, opened)
-        return await attempt.writer.append(header, body)
+        stream_seq = await attempt.writer.append(header, body)
+        for line, message_id in starts:
+            self._translator.started_at(message_id, pack(stream_seq, line))
+        if values >= 0:
+            self._translator.values_seq = pack(stream_seq, values)
+        self._runtime.crash.reach("output")

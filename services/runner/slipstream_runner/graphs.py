@@ -5,7 +5,6 @@ import importlib
 import importlib.util
 import inspect
 import os
-import re
 import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -15,14 +14,8 @@ from typing import Any
 import msgspec
 from langgraph.graph import StateGraph
 from langgraph.pregel import Pregel
-from langgraph.store.memory import InMemoryStore
-from langgraph_sdk import runtime as sdk_runtime
-from langgraph_sdk.runtime import AccessContext
 
 from slipstream_schemas.errors import NotFound, Rejected
-
-
-AnyGraph = Pregel[Any, Any, Any, Any]
 
 
 class BadConfig(Rejected):
@@ -48,8 +41,6 @@ class LoadedGraph(msgspec.Struct):
 
 def read_config(path: Path) -> GraphConfig:
     """Read and check the file. Raises: BadConfig."""
-    if not path.exists() and path.with_name("aegra.json").exists():
-        path = path.with_name("aegra.json")
     try:
         config = msgspec.json.decode(path.read_bytes(), type=GraphConfig)
     except FileNotFoundError as error:
@@ -83,11 +74,7 @@ def _module(reference: str, root: Path) -> ModuleType:
     if "/" not in reference and not reference.endswith(".py"):
         return importlib.import_module(reference)
     path = (root / reference).resolve()
-    # Checkpoints name the modules of the classes that they hold: the name must be the same in every process.
-    name = "slipstream_graph_" + re.sub(r"\W", "_", reference.removesuffix(".py").lstrip("./"))
-    known = sys.modules.get(name)
-    if known is not None and known.__file__ == str(path):
-        return known
+    name = f"slipstream_user_{path.stem}_{abs(hash(str(path)))}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None or not path.exists():
         raise BadConfig(f"the file {path} does not exist")
@@ -148,17 +135,15 @@ class Graphs:
         return graph_id in self._graphs
 
     @contextlib.asynccontextmanager
-    async def use(
-        self, graph_id: str, config: dict[str, Any], checkpointer: Any, access: AccessContext, context: Any = None
-    ) -> AsyncIterator[AnyGraph]:
-        """A graph bound to a checkpointer, for one run or question. Raises: NotFound, BadConfig."""
+    async def use(self, graph_id: str, config: dict[str, Any], checkpointer: Any) -> "AsyncIterator[Pregel[Any, Any]]":
+        """A graph bound to a checkpointer, for one run or question. Raises: NotFound."""
         loaded = self._graphs.get(graph_id)
         if loaded is None:
             raise NotFound(f"this runner has no graph {graph_id!r}")
         async with contextlib.AsyncExitStack() as stack:
             graph = loaded.source
             if not isinstance(graph, Pregel):
-                graph = await _make(loaded.source, config, server_runtime(access, context), stack)
+                graph = await _make(loaded.source, config, stack)
             if isinstance(graph, StateGraph):
                 graph = graph.compile()
             if not isinstance(graph, Pregel):
@@ -166,9 +151,9 @@ class Graphs:
             yield graph.copy(update={"checkpointer": checkpointer, "name": graph_id})
 
 
-async def _make(factory: Callable[..., Any], config: dict[str, Any], runtime: Any, stack: contextlib.AsyncExitStack) -> Any:
+async def _make(factory: Callable[..., Any], config: dict[str, Any], stack: contextlib.AsyncExitStack) -> Any:
     """Call a factory of 0, 1 or 2 parameters; it may be async or a context manager."""
-    made = factory(**_arguments(factory, config, runtime))
+    made = factory(**_arguments(factory, config))
     if inspect.isawaitable(made):
         made = await made
     if isinstance(made, contextlib.AbstractAsyncContextManager):
@@ -178,26 +163,23 @@ async def _make(factory: Callable[..., Any], config: dict[str, Any], runtime: An
     return made
 
 
-def _wants_runtime(parameter: inspect.Parameter) -> bool:
-    return "Runtime" in str(parameter.annotation) or parameter.name == "runtime"
-
-
-def _arguments(factory: Callable[..., Any], config: dict[str, Any], runtime: Any) -> dict[str, Any]:
-    """The arguments of a factory, by name: its config and its runtime, whichever it takes."""
+def _arguments(factory: Callable[..., Any], config: dict[str, Any]) -> dict[str, Any]:
     parameters = [
-        p
-        for p in inspect.signature(factory).parameters.values()
-        if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
-        and (p.default is p.empty or _wants_runtime(p) or p.name == "config" or "Config" in str(p.annotation))
-    ]
+        p for p in inspect.signature(factory).parameters.values()
+        if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and p.default is p.empty
+    ]  # fmt: skip
+    if not parameters:
+        return {}
     if len(parameters) > 2:
         raise BadConfig(f"a graph factory takes at most a config and a runtime, {factory.__name__} takes more")
-    return {p.name: runtime if _wants_runtime(p) else config for p in parameters}
+    out: dict[str, Any] = {}
+    for parameter in parameters:
+        is_runtime = "runtime" in parameter.name.lower() or "Runtime" in str(parameter.annotation)
+        out[parameter.name] = _runtime() if is_runtime else config
+    return out
 
 
-def server_runtime(access: AccessContext, context: Any) -> Any:
-    """What a factory may ask about why it is called. Source: langgraph_sdk.runtime."""
-    fields: dict[str, Any] = {"access_context": access, "user": None, "store": InMemoryStore()}
-    if access == "threads.create_run":
-        return sdk_runtime._ExecutionRuntime(**fields, context=context)  # noqa: SLF001
-    return sdk_runtime._ReadRuntime(**fields)  # noqa: SLF001
+def _runtime() -> Any:
+    from langgraph.runtime import Runtime
+
+    return Runtime()

@@ -1,7 +1,5 @@
 """What a graph is called with: input or command, config, context."""
 
-import contextlib
-import uuid
 from importlib.metadata import version
 from typing import Any
 
@@ -10,7 +8,6 @@ from langgraph.types import Command, Send
 from slipstream_runner.runtime import Attempt
 
 LANGGRAPH_VERSION = version("langgraph")
-CHECKPOINT_KEYS = ("checkpoint_id", "checkpoint_ns", "checkpoint_map")
 
 
 def as_command(command: dict[str, Any]) -> "Command[Any]":
@@ -32,19 +29,19 @@ def _goto(target: Any) -> Any:
     return Send(target["node"], target.get("input")) if isinstance(target, dict) else target
 
 
-def graph_input(attempt: Attempt) -> Any:
+def graph_input(attempt: Attempt, checkpoint_id: str | None, null_writes: int) -> Any:
     """The input of an attempt.
 
     A plain input is sent again: with the same run id LangGraph goes on where it stopped. A command is not, once what it
     writes is stored: sending it again would apply its update twice. Source: measured on langgraph 1.2.
     """
-    run, running = attempt.run, attempt.state.running
+    run = attempt.run
     if not run.command:
         return run.input
-    if attempt.number > 1 and running is not None:
-        first = (running.checkpoint_id, running.null_writes)
-        if first != (attempt.checkpoint_id, attempt.null_writes):
-            return None
+    stored = (attempt.checkpoint_id, attempt.null_writes)
+    before = attempt.state.running
+    if attempt.number > 1 and before is not None and (before.checkpoint_id, before.null_writes) != stored:
+        return None
     return as_command(run.command)
 
 
@@ -67,14 +64,9 @@ def run_metadata(attempt: Attempt) -> dict[str, Any]:
 def run_config(attempt: Attempt, callbacks: list[Any]) -> dict[str, Any]:
     """The config that the graph runs with."""
     run = attempt.run
-    given = run.config.get("configurable") or (run.context if isinstance(run.context, dict) else None) or {}
-    # A fork that has checkpoints of its own goes on from them.
-    fork = run.checkpoint or {} if not attempt.is_stored else {}
-    configurable = {key: value for key, value in given.items() if run.checkpoint is None or key not in CHECKPOINT_KEYS}
-    if attempt.is_stored:
-        configurable = {key: value for key, value in configurable.items() if key not in CHECKPOINT_KEYS}
-    configurable |= {
-        **fork,
+    configurable = {
+        **run.config.get("configurable", {}),
+        **(run.checkpoint or {}),
         "thread_id": attempt.thread_id,
         "run_id": run.run_id,
         "graph_id": run.graph_id,
@@ -84,10 +76,5 @@ def run_config(attempt: Attempt, callbacks: list[Any]) -> dict[str, Any]:
         "langgraph_request_id": run.request_id,
     }
     kept = {key: value for key, value in run.config.items() if key in ("tags", "recursion_limit", "max_concurrency")}
-    config = {**kept, "configurable": configurable, "metadata": run_metadata(attempt), "callbacks": callbacks,
-              "run_name": run.graph_id}  # fmt: skip
-    if attempt.number == 1:
-        # Tracers take an id once.
-        with contextlib.suppress(ValueError):
-            config["run_id"] = uuid.UUID(run.run_id)
-    return config
+    return {**kept, "configurable": configurable, "metadata": run_metadata(attempt), "callbacks": callbacks,
+            "run_name": run.graph_id}  # fmt: skip

@@ -11,15 +11,15 @@ from slipstream_schemas.subjects import Scope
 
 
 async def is_published(runtime: Runtime, scope: Scope, thread_id: str, owed: rs.OwedTerminal) -> bool:
-    """Whether the terminal record lies in the thread log. Needs the lease; nothing before `after_stream_seq` is read."""
-    mark = f'"event_id":"synth:{owed.run_id}:lc||'.encode()
+    """Whether the terminal record lies in the thread log; nothing before `after_stream_seq` needs to be read."""
+    mark = f'"synth:{owed.run_id}:lc||'.encode()
     seq = owed.after_stream_seq + 1
     while True:
         record = await runtime.threads.next(scope, thread_id, seq)
         if record is None:
             return False
         last = record.body.rsplit(b"\n", 1)[-1]
-        if record.header.run_id == owed.run_id and mark in last and mark + b'running"' not in last:
+        if record.header.run_id == owed.run_id and mark in last and b'lc||running"' not in last:
             return True
         seq = record.stream_seq + 1
 
@@ -31,19 +31,17 @@ async def publish_owed(writer: ThreadLogWriter, owed: rs.OwedTerminal) -> None:
 
 
 async def pay_owed(
-    runtime: Runtime, writer: ThreadLogWriter, scope: Scope, thread_id: str, owed: Sequence[rs.OwedTerminal]
-) -> None:
+    runtime: Runtime, writer: ThreadLogWriter, scope: Scope, thread_id: str, owed: Sequence[rs.OwedTerminal], *,
+    settle: bool,
+) -> None:  # fmt: skip
     """Publish what is owed and not there, in order. Needs the lease. Raises: Fenced, Unavailable."""
     for each in owed:
         if not await is_published(runtime, scope, thread_id, each):
             await publish_owed(writer, each)
-
-
-async def settle(runtime: Runtime, scope: Scope, thread_id: str, owed: Sequence[rs.OwedTerminal]) -> None:
-    """Record that nothing of `owed` is owed any more. Raises: Unavailable, NotFound."""
-    paid = frozenset(each.run_id for each in owed)
-    command_id = new_run_id()
-    await runtime.control.decide(scope, thread_id, lambda state: rs.settle(state, command_id, now_ms(), paid))
+    if settle and owed:
+        paid = frozenset(each.run_id for each in owed)
+        command_id = new_run_id()
+        await runtime.control.decide(scope, thread_id, lambda state: rs.settle(state, command_id, now_ms(), paid))
 
 
 async def put_next(runtime: Runtime, scope: Scope, thread_id: str, state: rs.ThreadState) -> None:
