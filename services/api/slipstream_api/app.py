@@ -43,6 +43,7 @@ def create_app(context: Context) -> Litestar:
     app = Litestar(
         route_handlers=list(ROUTES),
         openapi_config=NO_OPENAPI,
+        logging_config=None,
         request_max_body_size=BODY_BYTES_MAX,
         exception_handlers={
             SlipstreamError: problems.on_slipstream_error,

@@ -76,6 +76,18 @@ class Stream:
                 await self._on_gone()
 
 
+class Empty:
+    """Answers with a status and no body."""
+
+    def __init__(self, status: int) -> None:
+        self._status = status
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the response."""
+        await send({"type": "http.response.start", "status": self._status, "headers": [(b"content-length", b"0")]})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
 async def _next(pieces: AsyncIterator[bytes]) -> bytes:
     try:
         return await anext(pieces)

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 from litestar import Request, Response, post
+from litestar.types import ASGIApp
 
 from slipstream_api import runs
 from slipstream_api.bodies import convert, decode, read
@@ -80,7 +81,7 @@ async def _begin(context: Context, thread_id: str, since: int | None, channels: 
 
 
 @post(["/threads/{thread_id:str}/stream/events"], status_code=200)
-async def stream_events(request: AnyRequest, thread_id: str) -> Any:
+async def stream_events(request: AnyRequest, thread_id: str) -> ASGIApp:
     """Open a stream. It may be opened before the thread exists, spans runs, and never ends by itself."""
     context: Context = request.app.state.context
     check_thread_id(thread_id)

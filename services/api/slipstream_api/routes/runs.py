@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 from litestar import Request, Response, get, post
+from litestar.types import ASGIApp
 
 from slipstream_api import runs
 from slipstream_api.bodies import flag, idempotency_key, integer, read
@@ -13,7 +14,7 @@ from slipstream_api.context import Context
 from slipstream_api.problems import as_json
 from slipstream_api.render.v1 import V1Renderer
 from slipstream_api.routes.events import SSE_HEADERS
-from slipstream_api.sse import NEWLINE, Stream
+from slipstream_api.sse import NEWLINE, Empty, Stream
 from slipstream_nats.cursor import CursorLost
 from slipstream_postgres import runs as run_rows
 from slipstream_postgres.rows import RunPlace
@@ -89,18 +90,18 @@ async def create(request: AnyRequest, thread_id: str) -> Response[bytes]:
 
 
 @post("/threads/{thread_id:str}/runs/stream", status_code=200)
-async def create_and_stream(request: AnyRequest, thread_id: str) -> Any:
+async def create_and_stream(request: AnyRequest, thread_id: str) -> ASGIApp:
     """Create a run and stream it. A client that leaves early cancels it, unless `on_disconnect` is `continue`."""
     return await _stream_new(request, thread_id, creates_thread=False)
 
 
 @post("/runs/stream", status_code=200)
-async def create_and_stream_stateless(request: AnyRequest) -> Any:
+async def create_and_stream_stateless(request: AnyRequest) -> ASGIApp:
     """Create a run on a thread of its own and stream it."""
     return await _stream_new(request, new_thread_id(), creates_thread=True)
 
 
-async def _stream_new(request: AnyRequest, thread_id: str, *, creates_thread: bool) -> Any:
+async def _stream_new(request: AnyRequest, thread_id: str, *, creates_thread: bool) -> Stream:
     context: Context = request.app.state.context
     body, accepted = await start(request, thread_id, creates_thread=creates_thread)
     renderer = V1Renderer(accepted.run_id, runs.modes_of(body), bool(body.stream_subgraphs))
@@ -155,18 +156,18 @@ def _without_known(frames: list[bytes], skip: tuple[int, int]) -> list[bytes]:
 
 
 @post("/threads/{thread_id:str}/runs/wait", status_code=200)
-async def create_and_wait(request: AnyRequest, thread_id: str) -> Any:
+async def create_and_wait(request: AnyRequest, thread_id: str) -> ASGIApp:
     """Create a run and answer with its final values."""
     return await _wait_new(request, thread_id, creates_thread=False)
 
 
 @post("/runs/wait", status_code=200)
-async def create_and_wait_stateless(request: AnyRequest) -> Any:
+async def create_and_wait_stateless(request: AnyRequest) -> ASGIApp:
     """Create a run on a thread of its own and answer with its final values."""
     return await _wait_new(request, new_thread_id(), creates_thread=True)
 
 
-async def _wait_new(request: AnyRequest, thread_id: str, *, creates_thread: bool) -> Any:
+async def _wait_new(request: AnyRequest, thread_id: str, *, creates_thread: bool) -> Stream:
     context: Context = request.app.state.context
     body, accepted = await start(request, thread_id, creates_thread=creates_thread)
     on_gone = None
@@ -192,7 +193,7 @@ def _waiting(
 
 
 @get("/threads/{thread_id:str}/runs/{run_id:str}/join")
-async def join(request: AnyRequest, thread_id: str, run_id: str) -> Any:
+async def join(request: AnyRequest, thread_id: str, run_id: str) -> ASGIApp:
     """Wait for a run and answer with its final values."""
     context: Context = request.app.state.context
     place = await place_of(context, thread_id, run_id)
@@ -214,7 +215,7 @@ def _last_event_id(request: AnyRequest) -> tuple[int, int] | None:
 
 
 @get("/threads/{thread_id:str}/runs/{run_id:str}/stream")
-async def join_stream(request: AnyRequest, thread_id: str, run_id: str) -> Any:
+async def join_stream(request: AnyRequest, thread_id: str, run_id: str) -> ASGIApp:
     """Stream a run: from `Last-Event-ID` on, or without it from now on."""
     context: Context = request.app.state.context
     place = await place_of(context, thread_id, run_id)
@@ -298,8 +299,8 @@ async def get_one(request: AnyRequest, thread_id: str, run_id: str) -> Response[
     return as_json(await row_of(request.app.state.context, thread_id, run_id))
 
 
-@post("/threads/{thread_id:str}/runs/{run_id:str}/cancel", status_code=202)
-async def cancel(request: AnyRequest, thread_id: str, run_id: str) -> Any:
+@post("/threads/{thread_id:str}/runs/{run_id:str}/cancel", status_code=200)
+async def cancel(request: AnyRequest, thread_id: str, run_id: str) -> ASGIApp:
     """Stop a run. `action` is `interrupt` (keeps what it wrote) or `rollback`; `wait` answers when it has stopped."""
     context: Context = request.app.state.context
     action = request.query_params.get("action") or "interrupt"
@@ -308,7 +309,7 @@ async def cancel(request: AnyRequest, thread_id: str, run_id: str) -> Any:
     place = await place_of(context, thread_id, run_id)
     await runs.cancel(context, thread_id, run_id, "rollback" if action == "rollback" else "interrupt")
     if not flag(request, "wait"):
-        return Response(b"", status_code=202)
+        return Empty(202)
     return _waiting(context, thread_id, run_id, place.log_seq, {})
 
 

@@ -177,14 +177,19 @@ EMPTY_STATE: dict[str, Any] = {
 }  # fmt: skip
 
 
-async def state_of(context: Context, thread_id: str, subgraphs: bool, checkpoint: dict[str, Any]) -> Any:
+async def state_of(context: Context, thread_id: str, subgraphs: bool, checkpoint_id: str | None = None) -> Any:
     """The thread's state, asked from a runner that has its graph. Raises: NotFound, Unavailable."""
     row = await row_of(context, thread_id)
     graph_id = msgspec.json.decode(row.metadata).get("graph_id")
     if graph_id is None:
         return EMPTY_STATE
-    question = {"ask": "state", "graph_id": graph_id, "tenant": context.scope.tenant, "thread_id": thread_id,
-                "subgraphs": subgraphs, "checkpoint": checkpoint}  # fmt: skip
+    question = {
+        "question": "state",
+        "tenant": context.scope.tenant,
+        "thread_id": thread_id,
+        "checkpoint_id": checkpoint_id,
+        "subgraphs": subgraphs,
+    }
     subject = subjects.graph_rpc(context.settings.region, graph_id)
     try:
         return msgspec.Raw(await rpc.call(context.connection, subject, msgspec.json.encode(question)))
@@ -196,15 +201,14 @@ async def state_of(context: Context, thread_id: str, subgraphs: bool, checkpoint
 async def get_state(request: AnyRequest, thread_id: str) -> Response[bytes]:
     """The newest state."""
     context: Context = request.app.state.context
-    return as_json(await state_of(context, check_thread_id(thread_id), flag(request, "subgraphs"), {}))
+    return as_json(await state_of(context, check_thread_id(thread_id), flag(request, "subgraphs")))
 
 
 @get("/threads/{thread_id:str}/state/{checkpoint_id:str}")
 async def get_state_at(request: AnyRequest, thread_id: str, checkpoint_id: str) -> Response[bytes]:
     """The state at a checkpoint."""
     context: Context = request.app.state.context
-    where = {"checkpoint_id": checkpoint_id}
-    return as_json(await state_of(context, check_thread_id(thread_id), flag(request, "subgraphs"), where))
+    return as_json(await state_of(context, check_thread_id(thread_id), flag(request, "subgraphs"), checkpoint_id))
 
 
 ROUTES = [search, count, create, get_one, patch_one, delete_one, get_state, get_state_at]
