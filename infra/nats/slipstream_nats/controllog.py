@@ -18,6 +18,8 @@ from slipstream_schemas.run_state import ThreadState, Transition, decode_transit
 from slipstream_schemas.subjects import Scope
 
 DECIDE_DEADLINE_S = 2 * PUBLISH_DEADLINE_S
+"""Longer than the change of a leader, which a command should survive."""
+HEAD_DEADLINE_S = 2.0
 RETRY_WAIT_S = 0.1
 
 
@@ -33,6 +35,14 @@ class Head(msgspec.Struct, frozen=True):
         return None if self.transition is None else resolve(self.transition.state, self.stream_seq)
 
 
+class _Doubt(msgspec.Struct):
+    """The append whose outcome is not known, and how often others were first."""
+
+    command_id: str | None = None
+    expected_seq: int = 0
+    races: int = 0
+
+
 Decision = Callable[[ThreadState | None], Transition]
 
 
@@ -45,7 +55,9 @@ class ControlLog:
 
     async def head(self, scope: Scope, thread_id: str) -> Head:
         """The thread's head, from the stream's leader. Raises: Unavailable, Corrupt."""
-        found = await last_of_subject(self._connection, self._stream, subjects.control(scope, thread_id))
+        found = await last_of_subject(
+            self._connection, self._stream, subjects.control(scope, thread_id), HEAD_DEADLINE_S
+        )
         if found is None:
             return Head(0, None)
         return Head(found.stream_seq, _decode(found))
@@ -65,49 +77,57 @@ class ControlLog:
         subject = subjects.control(scope, thread_id)
         return (await self._publisher.publish(subject, encode_transition(transition), headers)).stream_seq
 
-    async def decide(self, scope: Scope, thread_id: str, decision: Decision) -> tuple[Transition, int]:
+    async def decide(
+        self, scope: Scope, thread_id: str, decision: Decision, *, outage_s: float = DECIDE_DEADLINE_S
+    ) -> tuple[Transition, int]:
         """Append what `decision` makes of the head's state, reading again when somebody else was first.
 
         `decision` is called once a try and must give the same `command_id` each time: an append whose acknowledgement
         was lost is found again by it. Returns the transition that is stored under that id, and its seq.
-        Raises: what `decision` raises, Unavailable (the command may be stored), TooLarge, Corrupt, Conflict after
-        `DECIDE_TRIES_MAX` tries.
+        Raises: what `decision` raises, Unavailable after `outage_s` (the command may be stored), TooLarge, Corrupt,
+        Conflict after `DECIDE_TRIES_MAX` lost races.
         """
-        end = time.monotonic() + DECIDE_DEADLINE_S
-        doubtful: tuple[str, int] | None = None
-        for attempt in range(DECIDE_TRIES_MAX):
-            head = await self.head(scope, thread_id)
-            stored = await self._stored_after(scope, thread_id, doubtful, head)
-            if stored is not None:
-                return stored
-            transition = decision(head.state)
-            doubtful = (transition.command_id, head.stream_seq)
+        end = time.monotonic() + outage_s
+        doubt = _Doubt()
+        while True:
             try:
-                stream_seq = await self.append(scope, thread_id, transition, head.stream_seq)
-            except WrongSequence:
-                await asyncio.sleep(random.uniform(0, 0.001 * min(attempt, 20)))
+                return await self._decide_once(scope, thread_id, decision, doubt)
+            except WrongSequence as error:
+                doubt.races += 1
+                if doubt.races == DECIDE_TRIES_MAX:
+                    raise Conflict(f"thread {thread_id} changed {doubt.races} times while deciding") from error
+                await asyncio.sleep(random.uniform(0, 0.001 * min(doubt.races, 20)))
             except Unavailable:
                 if time.monotonic() > end:
                     raise
                 await asyncio.sleep(RETRY_WAIT_S)
-            else:
-                if stream_seq > head.stream_seq:
-                    return transition, stream_seq
-                return await self._at(stream_seq), stream_seq
-        raise Conflict(f"thread {thread_id} changed {DECIDE_TRIES_MAX} times while deciding")
+
+    async def _decide_once(
+        self, scope: Scope, thread_id: str, decision: Decision, doubt: _Doubt
+    ) -> tuple[Transition, int]:
+        head = await self.head(scope, thread_id)
+        stored = await self._stored_after(scope, thread_id, doubt, head)
+        if stored is not None:
+            return stored
+        transition = decision(head.state)
+        doubt.command_id, doubt.expected_seq = transition.command_id, head.stream_seq
+        stream_seq = await self.append(scope, thread_id, transition, head.stream_seq)
+        if stream_seq > head.stream_seq:
+            return transition, stream_seq
+        return await self._at(stream_seq), stream_seq
 
     async def _stored_after(
-        self, scope: Scope, thread_id: str, doubtful: tuple[str, int] | None, head: Head
+        self, scope: Scope, thread_id: str, doubt: _Doubt, head: Head
     ) -> tuple[Transition, int] | None:
         """Our own transition, if the append in doubt was stored: it expected a head, so it lies right behind it."""
-        if doubtful is None or head.stream_seq == doubtful[1]:
+        if doubt.command_id is None or head.stream_seq == doubt.expected_seq:
             return None
         subject = subjects.control(scope, thread_id)
-        found = await next_of_subject(self._connection, self._stream, subject, doubtful[1] + 1)
+        found = await next_of_subject(self._connection, self._stream, subject, doubt.expected_seq + 1)
         if found is None:
             return None
         transition = _decode(found)
-        return (transition, found.stream_seq) if transition.command_id == doubtful[0] else None
+        return (transition, found.stream_seq) if transition.command_id == doubt.command_id else None
 
     async def _at(self, stream_seq: int) -> Transition:
         found = await at_seq(self._connection, self._stream, stream_seq)

@@ -7,6 +7,7 @@ import msgspec
 
 from slipstream_nats.connection import Connection
 from slipstream_schemas.errors import Corrupt, Unavailable
+from slipstream_schemas.limits import REQUEST_DEADLINE_S
 
 NOT_FOUND = 10037
 
@@ -39,8 +40,10 @@ def parse_headers(raw: bytes) -> dict[str, str]:
     return out
 
 
-async def _get(connection: Connection, stream: str, query: dict[str, object]) -> StoredMessage | None:
-    answer = await connection.api(f"STREAM.MSG.GET.{stream}", query)
+async def _get(
+    connection: Connection, stream: str, query: dict[str, object], deadline_s: float = REQUEST_DEADLINE_S
+) -> StoredMessage | None:
+    answer = await connection.api(f"STREAM.MSG.GET.{stream}", query, deadline_s)
     if "error" in answer:
         if answer["error"].get("err_code") == NOT_FOUND:
             return None
@@ -56,9 +59,11 @@ async def _get(connection: Connection, stream: str, query: dict[str, object]) ->
     return StoredMessage(found.seq, found.subject, base64.b64decode(found.data), headers, millis)
 
 
-async def last_of_subject(connection: Connection, stream: str, subject: str) -> StoredMessage | None:
+async def last_of_subject(
+    connection: Connection, stream: str, subject: str, deadline_s: float = REQUEST_DEADLINE_S
+) -> StoredMessage | None:
     """The newest message of a subject, from the leader. Raises: Unavailable, Corrupt."""
-    return await _get(connection, stream, {"last_by_subj": subject})
+    return await _get(connection, stream, {"last_by_subj": subject}, deadline_s)
 
 
 async def at_seq(connection: Connection, stream: str, stream_seq: int) -> StoredMessage | None:
