@@ -4,19 +4,23 @@ import asyncio
 import inspect
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, overload
 
 DEADLINE_S: Final = 20.0
 POLL_S: Final = 0.01
 T = TypeVar("T")
 
 
-async def until(condition: Callable[[], T | Awaitable[T]], deadline_s: float = DEADLINE_S, what: str = "") -> T:
+@overload
+async def until(condition: Callable[[], Awaitable[T]], deadline_s: float = DEADLINE_S, what: str = "") -> T: ...
+@overload
+async def until(condition: Callable[[], T], deadline_s: float = DEADLINE_S, what: str = "") -> T: ...
+async def until(condition: Callable[[], Any], deadline_s: float = DEADLINE_S, what: str = "") -> Any:
     """The first truthy value of `condition`, which may be async. Raises: AssertionError past the deadline."""
     end = time.monotonic() + deadline_s
     while True:
         value: Any = condition()
-        found: T = await value if inspect.isawaitable(value) else value
+        found: Any = await value if inspect.isawaitable(value) else value
         if found:
             return found
         assert time.monotonic() < end, f"not within {deadline_s} s: {what or condition}"
