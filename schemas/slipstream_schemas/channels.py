@@ -11,7 +11,7 @@ import msgspec
 
 from slipstream_schemas import lines
 from slipstream_schemas.errors import Rejected
-from slipstream_schemas.limits import CHANNELS_MAX, NAMESPACES_MAX, NAMESPACE_SEGMENTS_MAX
+from slipstream_schemas.limits import CHANNELS_MAX, NAMESPACE_SEGMENTS_MAX, NAMESPACES_MAX
 
 CHANNELS: Final = ("values", "updates", "messages", "tools", "lifecycle", "input", "checkpoints", "tasks", "custom")
 _CHANNEL_OF_METHOD: Final = {"input.requested": "input", "input.responded": "input"}

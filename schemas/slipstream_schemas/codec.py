@@ -74,7 +74,7 @@ def dumps(value: object) -> bytes:
     except (_NeedsPlain, UnicodeEncodeError, TypeError, ValueError, msgspec.MsgspecError):
         return _dump_plain(value)
     # A backslash is rare, so the searches below usually cost one scan of the output.
-    if b"\\u0000" in out or (b"Z\"" in out or b"\"P" in out):
+    if b"\\u0000" in out or (b'Z"' in out or b'"P' in out):
         return _dump_plain(value)
     return out
 

@@ -289,7 +289,9 @@ def create_run(
             raise NotFound("Thread or assistant not found.")
         state = ThreadState(created.thread_id)
     if created.strategy == "reject" and is_busy(state):
-        raise Conflict("Thread is already running a task. Wait for it to finish or choose a different multitask strategy.")
+        raise Conflict(
+            "Thread is already running a task. Wait for it to finish or choose a different multitask strategy."
+        )
     if len(state.pending) >= PENDING_RUNS_MAX:
         raise Conflict(f"Thread has {PENDING_RUNS_MAX} pending runs already.")
     state = _without_answered(state, answers)

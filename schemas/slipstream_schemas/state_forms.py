@@ -14,8 +14,22 @@ INTERRUPT: Final = "__interrupt__"
 _TYPES: Final = {"human": "human", "user": "human", "ai": "ai", "assistant": "ai", "system": "system", "tool": "tool",
                  "function": "function"}  # fmt: skip
 _STANDARD_BLOCKS: Final = frozenset(
-    "text reasoning image video audio file tool_call tool_call_chunk invalid_tool_call server_tool_call "
-    "server_tool_call_chunk server_tool_result non_standard text-plain".split()
+    [
+        "text",
+        "reasoning",
+        "image",
+        "video",
+        "audio",
+        "file",
+        "tool_call",
+        "tool_call_chunk",
+        "invalid_tool_call",
+        "server_tool_call",
+        "server_tool_call_chunk",
+        "server_tool_result",
+        "non_standard",
+        "text-plain",
+    ]
 )
 _KEPT: Final = ("name", "example", "response_metadata")
 

@@ -11,7 +11,7 @@ from slipstream_schemas import channels, codec, lines, record, seq
 from slipstream_schemas.errors import Corrupt, InvalidArgument
 from slipstream_schemas.ids import check_thread_id, new_run_id, system_assistant_id
 
-text = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\x00"), max_size=12)
+text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), max_size=12)
 json_values: st.SearchStrategy[Any] = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False) | text,
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(text, inner, max_size=4),

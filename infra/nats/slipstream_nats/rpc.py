@@ -83,3 +83,15 @@ async def call(connection: Connection, subject: str, body: bytes, deadline_s: fl
     if reply.error:
         raise _ERRORS.get(reply.error, errors.Unavailable)(reply.message)
     return bytes(reply.ok)
+
+
+async def listen(connection: Connection, subject: str, take: Callable[[bytes], None]) -> None:
+    """Hand the body of every message on `subject` to `take`. Nothing is kept while nobody listens.
+
+    Raises: Unavailable.
+    """
+
+    async def on_message(message: Msg) -> None:
+        take(message.data)
+
+    await connection.subscribe(subject, cb=on_message)

@@ -29,8 +29,8 @@ async def get(database: Database, assistant_or_graph_id: str) -> AssistantRow | 
 
 
 async def search(
-    database: Database, *, graph_id: str | None = None, name: str | None = None, metadata: dict[str, object] | None = None,
-    limit: int = 10, offset: int = 0,
+    database: Database, *, graph_id: str | None = None, name: str | None = None,
+    metadata: dict[str, object] | None = None, limit: int = 10, offset: int = 0,
 ) -> list[AssistantRow]:  # fmt: skip
     """Assistants, newest first; one more than `limit` when there is more. Raises: Unavailable."""
     async with database.connection() as connection:

@@ -3,15 +3,12 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import asyncpg
 
 from slipstream_schemas.errors import Unavailable
 from slipstream_schemas.limits import DATABASE_DEADLINE_S
-
-if TYPE_CHECKING:
-    PgConnection = asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
 
 JSONB_VERSION = b"\x01"
 
@@ -30,7 +27,7 @@ class Database:
     def __init__(self, dsn: str, size: int = 4) -> None:
         self.dsn = dsn
         self._size = size
-        self._pool: asyncpg.Pool[asyncpg.Record] | None = None
+        self._pool: asyncpg.Pool | None = None
 
     async def open(self) -> None:
         """Connect. Raises: Unavailable."""
@@ -52,7 +49,7 @@ class Database:
                 self._pool.terminate()
 
     @contextlib.asynccontextmanager
-    async def connection(self) -> "AsyncIterator[PgConnection]":
+    async def connection(self) -> AsyncIterator[Any]:
         """A connection for a short while. Raises: Unavailable for every failure of the database."""
         if self._pool is None:
             raise Unavailable("the database is not open")

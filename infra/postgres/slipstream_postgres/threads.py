@@ -11,7 +11,7 @@ from slipstream_postgres.pool import Database
 from slipstream_postgres.rows import ThreadRow, thread_row
 
 SORTABLE = ("thread_id", "status", "created_at", "updated_at", "state_updated_at")
-_DIALECT = postgresql.asyncpg.dialect()
+_DIALECT: sa.Dialect = postgresql.asyncpg.dialect()  # type: ignore[no-untyped-call]
 
 
 class ThreadQuery(msgspec.Struct):

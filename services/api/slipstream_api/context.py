@@ -4,9 +4,8 @@ import asyncio
 import time
 from collections import OrderedDict
 
-from nats.aio.msg import Msg
-
 from slipstream_api.fresh import FreshThreads
+from slipstream_nats import rpc
 from slipstream_nats.connection import Connection
 from slipstream_nats.controllog import ControlLog
 from slipstream_nats.publisher import Publisher
@@ -46,12 +45,12 @@ class Context:
     async def follow_position(self) -> None:
         """Hear how far the projector has come. Raises: Unavailable."""
 
-        async def on_position(message: Msg) -> None:
-            self.position = max(self.position, int(message.data))
+        def on_position(position: bytes) -> None:
+            self.position = max(self.position, int(position))
             moved, self._moved = self._moved, asyncio.Event()
             moved.set()
 
-        await self.connection.subscribe(subjects.position_subject(self.settings.region), cb=on_position)
+        await rpc.listen(self.connection, subjects.position_subject(self.settings.region), on_position)
 
     async def projected(self, control_seq: int, deadline_s: float) -> bool:
         """Wait until the rows contain the record; False when they do not by the deadline."""

@@ -32,11 +32,20 @@ def _parameter(name: str, where: str, kind: str) -> dict[str, Any]:
 
 
 def _operation(
-    tag: str, summary: str, parameters: tuple[Parameter, ...] = (), body: bool = False, success: dict[str, Any] = ANY_JSON,
-    codes: tuple[str, ...] = ("404",), status: str = "200",
-) -> dict[str, Any]:  # fmt: skip
-    texts = {"400": "Invalid request", "404": "Not found", "409": "The thread's state does not allow it",
-             "413": "The body is too large"}  # fmt: skip
+    tag: str,
+    summary: str,
+    parameters: tuple[Parameter, ...] = (),
+    body: bool = False,
+    success: dict[str, Any] = ANY_JSON,
+    codes: tuple[str, ...] = ("404",),
+    status: str = "200",
+) -> dict[str, Any]:
+    texts = {
+        "400": "Invalid request",
+        "404": "Not found",
+        "409": "The thread's state does not allow it",
+        "413": "The body is too large",
+    }
     responses: dict[str, Any] = {status: success, **{code: {"description": texts[code]} for code in codes}}
     responses |= {"422": INVALID, "503": UNAVAILABLE}
     out: dict[str, Any] = {"tags": [tag], "summary": summary, "operationId": summary.lower().replace(" ", "_")}
@@ -51,8 +60,13 @@ def _operation(
 
 
 def _event_stream() -> dict[str, Any]:
-    out = _operation("Event Streaming", "Stream Thread Events", (THREAD,), codes=("400", "404", "413"),
-                     success={**SSE, "description": "SSE stream of protocol event envelopes"})  # fmt: skip
+    out = _operation(
+        "Event Streaming",
+        "Stream Thread Events",
+        (THREAD,),
+        codes=("400", "404", "413"),
+        success={**SSE, "description": "SSE stream of protocol event envelopes"},
+    )
     out["operationId"] = "stream_thread_events_threads__thread_id__stream_events_post"
     out["description"] = (
         "A channel-filtered stream of everything that happens on the thread, over all of its runs. Each frame's data "
@@ -85,31 +99,56 @@ def _paths() -> dict[str, Any]:
         },
         f"{thread}/state": {"get": _operation("Threads", "Get Thread State", (THREAD,))},
         f"{thread}/state/{{checkpoint_id}}": {
-            "get": _operation("Threads", "Get Thread State At Checkpoint", (THREAD, ("checkpoint_id", "path", "string")))
+            "get": _operation(
+                "Threads", "Get Thread State At Checkpoint", (THREAD, ("checkpoint_id", "path", "string"))
+            )
         },
         f"{thread}/runs": {
             "post": _operation("Thread Runs", "Create Run", (THREAD,), body=True, codes=stream_codes),
-            "get": _operation("Thread Runs", "List Runs", (THREAD, ("limit", "query", "integer"),
-                                                           ("offset", "query", "integer"), ("status", "query", "string"))),
+            "get": _operation(
+                "Thread Runs",
+                "List Runs",
+                (THREAD, ("limit", "query", "integer"), ("offset", "query", "integer"), ("status", "query", "string")),
+            ),
         },
-        f"{thread}/runs/stream": {"post": _operation("Thread Runs", "Create And Stream Run", (THREAD,), body=True,
-                                                     success=SSE, codes=stream_codes)},
-        f"{thread}/runs/wait": {"post": _operation("Thread Runs", "Create And Wait Run", (THREAD,), body=True,
-                                                   codes=stream_codes)},
+        f"{thread}/runs/stream": {
+            "post": _operation(
+                "Thread Runs", "Create And Stream Run", (THREAD,), body=True, success=SSE, codes=stream_codes
+            )
+        },
+        f"{thread}/runs/wait": {
+            "post": _operation("Thread Runs", "Create And Wait Run", (THREAD,), body=True, codes=stream_codes)
+        },
         run: {"get": _operation("Thread Runs", "Get Run", (THREAD, RUN))},
         f"{run}/join": {"get": _operation("Thread Runs", "Join Run", (THREAD, RUN))},
         f"{run}/stream": {"get": _operation("Thread Runs", "Join Run Stream", (THREAD, RUN), success=SSE)},
-        f"{run}/cancel": {"post": _operation("Thread Runs", "Cancel Run", (THREAD, RUN, ("action", "query", "string"),
-                                                                          ("wait", "query", "boolean")), status="202")},
-        "/runs/stream": {"post": _operation("Stateless Runs", "Create And Stream Stateless Run", body=True, success=SSE)},
+        f"{run}/cancel": {
+            "post": _operation(
+                "Thread Runs",
+                "Cancel Run",
+                (THREAD, RUN, ("action", "query", "string"), ("wait", "query", "boolean")),
+                status="202",
+            )
+        },
+        "/runs/stream": {
+            "post": _operation("Stateless Runs", "Create And Stream Stateless Run", body=True, success=SSE)
+        },
         "/runs/wait": {"post": _operation("Stateless Runs", "Create And Wait Stateless Run", body=True)},
         "/assistants/search": {"post": _operation("Assistants", "Search Assistants", body=True, codes=())},
         "/assistants/{assistant_id}": {
             "get": _operation("Assistants", "Get Assistant", (("assistant_id", "path", "string"),))
         },
-        **{path: {"get": _operation("Health", summary, codes=())} for path, summary in (
-            ("/info", "Server Info"), ("/ok", "Ok"), ("/health", "Health"), ("/live", "Live"), ("/ready", "Ready"))},
-    }  # fmt: skip
+        **{
+            path: {"get": _operation("Health", summary, codes=())}
+            for path, summary in (
+                ("/info", "Server Info"),
+                ("/ok", "Ok"),
+                ("/health", "Health"),
+                ("/live", "Live"),
+                ("/ready", "Ready"),
+            )
+        },
+    }
 
 
 def _nullable(schema: dict[str, Any], title: str, description: str) -> dict[str, Any]:
@@ -118,46 +157,77 @@ def _nullable(schema: dict[str, Any], title: str, description: str) -> dict[str,
 
 SCHEMAS: dict[str, Any] = {
     "EventStreamRequest": {
-        "type": "object", "title": "EventStreamRequest", "required": ["channels"],
+        "type": "object",
+        "title": "EventStreamRequest",
+        "required": ["channels"],
         "properties": {
-            "channels": {"type": "array", "items": {"type": "string"}, "title": "Channels",
-                         "description": "Channels to carry: values, updates, messages, tools, lifecycle, input, "
-                                        "checkpoints, tasks, custom, custom:<name>."},
-            "namespaces": _nullable({"type": "array", "items": {"type": "array", "items": {"type": "string"}}},
-                                    "Namespaces", "Subgraph paths to carry, by prefix."),
+            "channels": {
+                "type": "array",
+                "items": {"type": "string"},
+                "title": "Channels",
+                "description": "Channels to carry: values, updates, messages, tools, lifecycle, input, "
+                "checkpoints, tasks, custom, custom:<name>.",
+            },
+            "namespaces": _nullable(
+                {"type": "array", "items": {"type": "array", "items": {"type": "string"}}},
+                "Namespaces",
+                "Subgraph paths to carry, by prefix.",
+            ),
             "depth": _nullable({"type": "integer", "minimum": 0}, "Depth", "Levels below the prefix to carry."),
-            "since": _nullable({"type": "integer", "minimum": 0}, "Since",
-                               "The last seq that the client has; the stream goes on behind it."),
+            "since": _nullable(
+                {"type": "integer", "minimum": 0},
+                "Since",
+                "The last seq that the client has; the stream goes on behind it.",
+            ),
         },
     },
     "CommandEnvelope": {
-        "type": "object", "title": "CommandEnvelope", "required": ["id", "method"],
-        "properties": {"id": {"type": "integer", "minimum": 0}, "method": {"type": "string"},
-                       "params": {"type": "object"}},
+        "type": "object",
+        "title": "CommandEnvelope",
+        "required": ["id", "method"],
+        "properties": {
+            "id": {"type": "integer", "minimum": 0},
+            "method": {"type": "string"},
+            "params": {"type": "object"},
+        },
     },
     "HTTPValidationError": {
-        "type": "object", "title": "HTTPValidationError",
+        "type": "object",
+        "title": "HTTPValidationError",
         "properties": {"detail": {"type": "array", "items": _ref("ValidationError"), "title": "Detail"}},
     },
     "ValidationError": {
-        "type": "object", "title": "ValidationError", "required": ["loc", "msg", "type"],
+        "type": "object",
+        "title": "ValidationError",
+        "required": ["loc", "msg", "type"],
         "properties": {
-            "loc": {"type": "array", "items": {"anyOf": [{"type": "string"}, {"type": "integer"}]}, "title": "Location"},
-            "msg": {"type": "string", "title": "Message"}, "type": {"type": "string", "title": "Error Type"},
-            "input": {"title": "Input"}, "ctx": {"type": "object", "title": "Context"},
+            "loc": {
+                "type": "array",
+                "items": {"anyOf": [{"type": "string"}, {"type": "integer"}]},
+                "title": "Location",
+            },
+            "msg": {"type": "string", "title": "Message"},
+            "type": {"type": "string", "title": "Error Type"},
+            "input": {"title": "Input"},
+            "ctx": {"type": "object", "title": "Context"},
         },
     },
-}  # fmt: skip
+}
 
 DOCUMENT: dict[str, Any] = {
     "openapi": "3.1.0",
-    "info": {"title": "Slipstream", "version": "0.1.0",
-             "description": "An Agent Protocol server for LangGraph on an event log."},
-    "tags": [{"name": name} for name in ("Assistants", "Threads", "Thread Runs", "Stateless Runs", "Event Streaming",
-                                         "Health")],
+    "info": {
+        "title": "Slipstream",
+        "version": "0.1.0",
+        "description": "An Agent Protocol server for LangGraph on an event log.",
+    },
+    "tags": [
+        {"name": name}
+        for name in ("Assistants", "Threads", "Thread Runs", "Stateless Runs", "Event Streaming", "Health")
+    ],
     "paths": _paths(),
     "components": {"schemas": SCHEMAS},
-}  # fmt: skip
+}
 
 
 def _rows() -> str:

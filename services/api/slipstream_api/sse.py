@@ -6,8 +6,10 @@ not read, so a slow client slows its own stream alone; one that reads nothing fo
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any, Final
+
+from litestar.types import Receive, Scope, Send
 
 from slipstream_schemas.errors import SlipstreamError
 from slipstream_schemas.limits import SSE_HEARTBEAT_S, SSE_SEND_DEADLINE_S
@@ -17,10 +19,6 @@ log = logging.getLogger("slipstream.sse")
 HEARTBEAT: Final = b": heartbeat\n\n"
 NEWLINE: Final = b"\n"
 
-Scope = dict[str, Any]
-Send = Callable[[dict[str, Any]], Awaitable[None]]
-Receive = Callable[[], Awaitable[dict[str, Any]]]
-
 
 class Stream:
     """Answers with what `pieces` yields, until it ends, the client goes, or the process stops.
@@ -29,7 +27,7 @@ class Stream:
     """
 
     def __init__(
-        self, pieces: AsyncIterator[bytes], closing: asyncio.Event, headers: dict[str, str], *,
+        self, pieces: AsyncGenerator[bytes], closing: asyncio.Event, headers: dict[str, str], *,
         keepalive: bytes = HEARTBEAT, opening: bytes = HEARTBEAT, on_gone: Callable[[], Awaitable[None]] | None = None,
     ) -> None:  # fmt: skip
         self._pieces, self._closing, self._keepalive, self._on_gone = pieces, closing, keepalive, on_gone
@@ -71,7 +69,7 @@ class Stream:
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         finally:
             await _end(reading, gone, closing)
-            await self._pieces.aclose()  # type: ignore[attr-defined]  # pyright: ignore
+            await self._pieces.aclose()
             if is_gone and self._on_gone is not None:
                 await self._on_gone()
 
@@ -88,7 +86,7 @@ class Empty:
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-async def _next(pieces: AsyncIterator[bytes]) -> bytes:
+async def _next(pieces: AsyncGenerator[bytes]) -> bytes:
     try:
         return await anext(pieces)
     except StopAsyncIteration:

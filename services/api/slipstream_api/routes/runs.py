@@ -1,7 +1,7 @@
 """Protocol v1: runs of a thread."""
 
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any
 
 import msgspec
@@ -17,7 +17,7 @@ from slipstream_api.routes.events import SSE_HEADERS
 from slipstream_api.sse import NEWLINE, Empty, Stream
 from slipstream_nats.cursor import CursorLost
 from slipstream_postgres import runs as run_rows
-from slipstream_postgres.rows import RunPlace
+from slipstream_postgres.rows import RunPlace, RunRow
 from slipstream_schemas import run_state as rs
 from slipstream_schemas.codec import dumps
 from slipstream_schemas.errors import InvalidArgument, NotFound, Unavailable
@@ -55,7 +55,7 @@ async def start(
     return body, await runs.accept(context, created)
 
 
-async def row_of(context: Context, thread_id: str, run_id: str) -> run_rows.RunRow:
+async def row_of(context: Context, thread_id: str, run_id: str) -> RunRow:
     """The run's row, as new as its thread's control head. Raises: NotFound, Unavailable."""
     check_thread_id(thread_id)
     check_run_id(run_id)
@@ -122,7 +122,7 @@ def _canceller(context: Context, thread_id: str, run_id: str) -> Callable[[], Aw
 
 async def follow(
     context: Context, thread_id: str, since: int, renderer: V1Renderer, skip: tuple[int, int] | None = None
-) -> AsyncIterator[bytes]:
+) -> AsyncGenerator[bytes]:
     """The frames of one run from a cursor to its end. `skip` is a frame id whose earlier frames are known."""
     async with context.tails.open(context.scope, thread_id, since) as tail:
         async for batch in tail:
@@ -183,7 +183,7 @@ def _waiting(
     """An answer of white space until the run is over, then its result: proxies see life, JSON parsers do not."""
     renderer = V1Renderer(run_id, ())
 
-    async def pieces() -> AsyncIterator[bytes]:
+    async def pieces() -> AsyncGenerator[bytes]:
         async for _ in follow(context, thread_id, last_of(log_seq), renderer):
             pass
         yield dumps(renderer.result())
@@ -263,8 +263,9 @@ async def _ends_before(context: Context, thread_id: str, run_id: str, since: int
     return True
 
 
-async def _nothing() -> AsyncIterator[bytes]:
-    for piece in ():
+async def _nothing() -> AsyncGenerator[bytes]:
+    nothing: tuple[bytes, ...] = ()
+    for piece in nothing:
         yield piece
 
 
