@@ -5,6 +5,7 @@ import importlib
 import importlib.util
 import inspect
 import os
+import re
 import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -14,6 +15,8 @@ from typing import Any
 import msgspec
 from langgraph.graph import StateGraph
 from langgraph.pregel import Pregel
+from langgraph.store.memory import InMemoryStore
+from langgraph_sdk import runtime as sdk_runtime
 
 from slipstream_schemas.errors import NotFound, Rejected
 
@@ -74,7 +77,11 @@ def _module(reference: str, root: Path) -> ModuleType:
     if "/" not in reference and not reference.endswith(".py"):
         return importlib.import_module(reference)
     path = (root / reference).resolve()
-    name = f"slipstream_user_{path.stem}_{abs(hash(str(path)))}"
+    # Checkpoints name the modules of the classes that they hold: the name must be the same in every process.
+    name = "slipstream_user_" + re.sub(r"\W", "_", reference.removesuffix(".py").lstrip("./"))
+    known = sys.modules.get(name)
+    if known is not None and known.__file__ == str(path):
+        return known
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None or not path.exists():
         raise BadConfig(f"the file {path} does not exist")
@@ -180,6 +187,5 @@ def _arguments(factory: Callable[..., Any], config: dict[str, Any]) -> dict[str,
 
 
 def _runtime() -> Any:
-    from langgraph.runtime import Runtime
-
-    return Runtime()
+    """What a factory may ask about why it is called. Source: langgraph_sdk.runtime."""
+    return sdk_runtime._ExecutionRuntime(access_context="threads.create_run", user=None, store=InMemoryStore())

@@ -1,0 +1,311 @@
+"""A runner process on a real log: what it makes of runs, and what becomes of them when it is disturbed."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from slipstream_nats.connection import Connection, connect
+from slipstream_nats.controllog import ControlLog
+from slipstream_nats.publisher import open_publisher
+from slipstream_nats.threadlog import ThreadLog
+from slipstream_nats.workqueue import WorkQueue
+from slipstream_schemas import run_state as rs
+from slipstream_schemas.ids import new_run_id
+from slipstream_schemas.lines import LineView, decode_line
+from slipstream_schemas.subjects import Scope
+from slipstream_schemas.terminal import terminal_body
+from testkit.servers import NatsServer
+from testkit.service import Service
+from testkit.stack import Stack
+from testkit.wait import until
+
+ACK_WAIT_S = 4.0
+GRAPHS = """
+import asyncio, operator, time
+from typing import Annotated, TypedDict
+from langgraph.graph import START, StateGraph
+from langgraph.types import interrupt
+
+class State(TypedDict, total=False):
+    steps: Annotated[list[str], operator.add]
+
+def made(**nodes):
+    graph = StateGraph(State)
+    before = START
+    for name, node in nodes.items():
+        graph.add_node(name, node)
+        graph.add_edge(before, name)
+        before = name
+    return graph.compile()
+
+async def one(state): return {"steps": ["one"]}
+async def fail(state): raise ValueError("boom")
+async def ask(state): return {"steps": [interrupt("sure?")]}
+async def slow(state):
+    await asyncio.sleep(2 * %(ack_wait)s)
+    return {"steps": ["slow"]}
+async def endless(state): await asyncio.sleep(600)
+async def blocking(state): time.sleep(600)
+
+ok, bad, asks = made(one=one), made(fail=fail), made(ask=ask)
+lasting, hangs, blocks = made(one=one, slow=slow), made(one=one, endless=endless), made(blocking=blocking)
+""" % {"ack_wait": ACK_WAIT_S}
+
+
+class Rig:
+    """A region, its logs, and runners that the test starts."""
+
+    def __init__(self, stack: Stack, connection: Connection, control: ControlLog, log: ThreadLog, work: WorkQueue) -> None:
+        self.stack, self.connection, self.control, self.log, self.work = stack, connection, control, log, work
+        self.scope = Scope(region=stack.region)
+
+    async def runner(self, **settings: str) -> Service:
+        """A runner that is ready."""
+        chosen = {"slipstream_ack_wait_s": str(ACK_WAIT_S), "slipstream_sweep_s": "3600", **settings}
+        return await self.stack.spawn_runner(**chosen).ready()
+
+    async def start(self, graph_id: str, thread_id: str = "t", **created: Any) -> str:
+        """Create a run; it is queued if it may execute."""
+        run = rs.RunCreated(new_run_id(), thread_id, "a", graph_id, **{"input": {"steps": ["in"]}, **created})
+        run.thread_metadata = {}
+        decided, _ = await self.control.decide(
+            self.scope, thread_id, lambda state: rs.create_run(state, run.run_id, 1, run, owe=_owe)
+        )
+        if decided.state.running is None and decided.state.pending[0].run_id == run.run_id:
+            await self.work.put(self.scope, thread_id, run.run_id)
+        return run.run_id
+
+    async def cancel(self, run_id: str, action: rs.CancelAction = "interrupt") -> None:
+        """Ask for a stop."""
+        owed = _owe(rs.PendingRun(run_id, 1, "g"))
+        await self.control.decide(
+            self.scope, "t", lambda state: rs.request_cancel(state, f"c{run_id}", 1, run_id, action, owed)
+        )
+
+    async def state(self, thread_id: str = "t") -> rs.ThreadState:
+        """The folded head."""
+        found = (await self.control.head(self.scope, thread_id)).state
+        assert found is not None
+        return found
+
+    async def lines(self) -> list[LineView]:
+        """Every line of the thread log so far."""
+        out: list[LineView] = []
+        record = await self.log.next(self.scope, "t", 1)
+        while record is not None:
+            out += [decode_line(line) for line in record.lines]
+            record = await self.log.next(self.scope, "t", record.stream_seq + 1)
+        return out
+
+    async def roots(self, run_id: str) -> list[str]:
+        """What the root lifecycle of a run said."""
+        return [v.data["event"] for v in await self.lines() if v.event_id.startswith(f"synth:{run_id}:")]
+
+    async def running(self) -> rs.RunningRun:
+        """The run that executes, once there is output of its first node."""
+
+        async def found() -> rs.RunningRun | None:
+            seen = any(view.method == "updates" for view in await self.lines())
+            return (await self.state()).running if seen else None
+
+        return await until(found, what="a run executes")
+
+    async def ended(self, run_id: str, deadline_s: float = 40.0) -> rs.RunEnded:
+        """How a run ended, once its terminal line is in the thread log."""
+
+        async def found() -> bool:
+            return any(each in ("completed", "failed", "interrupted") for each in await self.roots(run_id))
+
+        await until(found, deadline_s, what=f"run {run_id} ends")
+        for transition in await self.transitions():
+            if transition.name == "run_ended":
+                ended = msgspec.json.decode(transition.payload, type=rs.RunEnded)
+                if ended.run_id == run_id:
+                    return ended
+        raise AssertionError("a terminal line without run_ended")
+
+    async def transitions(self) -> list[rs.Transition]:
+        """The control log."""
+        from slipstream_nats.stored import next_of_subject
+        from slipstream_schemas import subjects
+
+        stream, subject = subjects.control_stream(self.scope.region), subjects.control(self.scope, "t")
+        out: list[rs.Transition] = []
+        found = await next_of_subject(self.connection, stream, subject, 1)
+        while found is not None:
+            out.append(rs.decode_transition(found.body))
+            found = await next_of_subject(self.connection, stream, subject, found.stream_seq + 1)
+        return out
+
+    async def attempts(self) -> int:
+        """How many attempts began."""
+        return sum(each.name == "run_started" for each in await self.transitions())
+
+
+def _owe(run: rs.PendingRun) -> rs.OwedTerminal:
+    body = terminal_body(run.run_id, "interrupted", 1, graph_name=run.graph_id, run_status="interrupted")
+    return rs.OwedTerminal(run.run_id, run.log_seq, body.decode())
+
+
+@pytest.fixture
+async def rig(stack: Stack, nats_server: NatsServer, database_dsn: str, region: str, tmp_path: Path) -> Any:
+    (tmp_path / "agent.py").write_text(GRAPHS)
+    names = ("ok", "bad", "asks", "lasting", "hangs", "blocks")
+    graphs = {name: f"./agent.py:{name}" for name in names}
+    stack.config = tmp_path / "langgraph.json"
+    stack.config.write_bytes(msgspec.json.encode({"graphs": graphs}))
+    connection = await connect(nats_server.url, "rig")
+    publisher = await open_publisher(connection)
+    yield Rig(
+        stack, connection, ControlLog(connection, publisher, region), ThreadLog(connection, publisher, region),
+        WorkQueue(publisher, region),
+    )  # fmt: skip
+    await connection.close()
+
+
+async def test_success_error_interrupt_and_resume(rig: Rig) -> None:
+    await rig.runner()
+    good = await rig.start("ok")
+    ended = await rig.ended(good)
+    assert (ended.status, ended.thread_status) == ("success", "idle")
+    record = await rig.log.get(rig.scope, "t", ended.values_seq >> 8)
+    assert record is not None
+    assert decode_line(record.lines[ended.values_seq & 255]).data == {"steps": ["in", "one"]}
+    assert await rig.roots(good) == ["running", "completed"]
+
+    bad = await rig.start("bad")
+    ended = await rig.ended(bad)
+    assert (ended.status, ended.thread_status) == ("error", "error")
+    assert ended.error == {"error": "ValueError", "message": "boom"}
+
+    asks = await rig.start("asks")
+    ended = await rig.ended(asks)
+    assert (ended.status, ended.thread_status) == ("success", "interrupted")
+    assert [view.data["value"] for view in await rig.lines() if view.method == "input.requested"] == ["sure?"]
+    assert (await rig.roots(asks))[-1] == "interrupted"
+    (waiting,) = (await rig.state()).interrupts
+    again = await rig.start("asks", input=None, command={"resume": {waiting.id: "yes"}})
+    ended = await rig.ended(again)
+    assert (ended.status, ended.thread_status) == ("success", "idle")
+    assert [v.data for v in await rig.lines() if v.method == "values"][-1]["steps"][-1] == "yes"
+    assert (await rig.state()).interrupts == ()
+
+
+async def test_cancel_while_running_and_while_pending(rig: Rig) -> None:
+    await rig.runner()
+    first = await rig.start("hangs")
+    await rig.running()
+    second = await rig.start("ok")
+    third = await rig.start("ok")
+    await rig.cancel(second)
+    await until(lambda: _has(rig, second), what="the terminal line of a run cancelled while pending")
+    await rig.cancel(first)
+    assert (await rig.ended(first)).status == "interrupted"
+    assert (await rig.ended(third)).status == "success"
+    assert await rig.roots(second) == ["interrupted"]
+
+
+async def _has(rig: Rig, run_id: str) -> bool:
+    return bool(await rig.roots(run_id))
+
+
+async def test_rollback_leaves_no_checkpoints(rig: Rig, database_dsn: str) -> None:
+    import psycopg
+
+    await rig.runner()
+    run_id = await rig.start("hangs")
+    await rig.running()
+    await rig.cancel(run_id, "rollback")
+    await until(lambda: _has_end(rig, run_id), what="the rolled back run has a terminal line")
+    with psycopg.connect(database_dsn) as opened:
+        assert opened.execute("select count(*) from checkpoints").fetchone() == (0,)
+
+
+async def _has_end(rig: Rig, run_id: str) -> bool:
+    return (await rig.roots(run_id))[-1:] == ["interrupted"]
+
+
+async def test_redelivery_to_the_living_holder_begins_no_second_attempt(rig: Rig) -> None:
+    """Twice: the first redelivery must not make the runner forget what it holds."""
+    runner = await rig.runner()
+    run_id = await rig.start("lasting")
+    await rig.running()
+    for number in range(3):
+        await rig.work.put(rig.scope, "t", run_id, again=f":again{number}")
+    assert (await rig.ended(run_id)).attempt == 1
+    assert await rig.attempts() == 1
+    assert runner.is_alive
+
+
+async def test_a_killed_holder_is_taken_over(rig: Rig) -> None:
+    first = await rig.runner()
+    run_id = await rig.start("lasting")
+    await rig.running()
+    second = await rig.runner()
+    first.kill()
+    ended = await rig.ended(run_id)
+    assert (ended.status, ended.attempt) == ("success", 2)
+    values = [v.data["steps"] for v in await rig.lines() if v.method == "values"]
+    assert values[-1] == ["in", "one", "slow"], "the finished node ran once"
+    assert second.is_alive
+
+
+async def test_a_paused_holder_is_fenced_when_it_wakes(rig: Rig) -> None:
+    first = await rig.runner()
+    run_id = await rig.start("lasting")
+    await rig.running()
+    first.pause()
+    await rig.runner()
+    ended = await rig.ended(run_id, 60.0)
+    first.resume()
+    await until(lambda: "stopping" in first.log_text() or "no longer ours" in first.log_text(), what="it notices")
+    assert ended.attempt == 2
+    lines = await rig.lines()
+    assert lines[-1].event_id == f"synth:{run_id}:lc||completed", "nothing lies behind the end"
+    assert [v.data["steps"] for v in lines if v.method == "values"][-1] == ["in", "one", "slow"]
+
+
+async def test_a_graph_that_nobody_has_ends_as_an_error(rig: Rig) -> None:
+    await rig.runner()
+    ended = await rig.ended(await rig.start("absent"))
+    assert ended.status == "error"
+    assert ended.error is not None
+    assert "absent" in ended.error["message"]
+
+
+async def test_timeout_and_stall(rig: Rig) -> None:
+    runner = await rig.runner(slipstream_run_timeout_s="1.5", slipstream_stall_limit_s="2")
+    assert (await rig.ended(await rig.start("hangs"))).status == "timeout"
+    blocked = await rig.ended(await rig.start("blocks"))
+    assert blocked.status == "timeout"
+    assert await runner.ended() == 75
+
+
+async def test_drain_hands_runs_back(rig: Rig) -> None:
+    first = await rig.runner(slipstream_drain_grace_s="0.5")
+    run_id = await rig.start("lasting")
+    await rig.running()
+    await rig.runner()
+    first.terminate()
+    assert await first.ended() == 0
+    ended = await rig.ended(run_id)
+    assert (ended.status, ended.attempt) == ("success", 2)
+    crashes = [each.state.running.crashes for each in await rig.transitions() if each.state.running]
+    assert max(crashes) == 0, "a run that is handed back did not crash"
+
+
+@pytest.mark.parametrize("point", ["delivered", "leased", "started", "output", "ended", "terminal", "next_work"])
+async def test_a_crash_at_any_point_loses_and_doubles_nothing(rig: Rig, point: str) -> None:
+    first = await rig.runner(slipstream_crashpoint=point)
+    run_id = await rig.start("ok")
+    following = await rig.start("ok")
+    await asyncio.to_thread(first.process.wait, 20)
+    await rig.runner()
+    for each in (run_id, following):
+        assert (await rig.ended(each)).status == "success"
+        assert (await rig.roots(each)).count("completed") == 1
+    steps = [v.data["steps"] for v in await rig.lines() if v.method == "values"][-1]
+    assert steps == ["in", "one", "in", "one"], "each run was applied once"
