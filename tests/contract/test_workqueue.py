@@ -10,6 +10,7 @@ from slipstream_nats.connection import Connection, connect
 from slipstream_nats.provision import StreamSettings, provision
 from slipstream_nats.publisher import open_publisher
 from slipstream_nats.workqueue import WorkItem, WorkPuller, WorkQueue, heartbeat
+from slipstream_schemas.run_state import PendingRun, RunningRun, ThreadState
 from slipstream_schemas.subjects import Scope, control_stream, work
 from testkit.servers import NatsServer
 from testkit.wait import DEADLINE_S, until
@@ -87,6 +88,15 @@ async def test_threads_and_tenants_may_share_run_ids(queue: WorkQueue, puller: W
     await queue.put(scope, "thread-1", "run-1")
     await queue.put(other, "thread-1", "run-1")
     assert {item.scope for item in await pull(puller, 2)} == {scope, other}
+
+
+async def test_only_a_run_that_may_execute_now_is_queued(queue: WorkQueue, puller: WorkPuller, scope: Scope) -> None:
+    first, second = PendingRun("run-1", 1, "g"), PendingRun("run-2", 2, "g")
+    running = RunningRun("run-0", 1, "g", attempt=1, holder="runner", fence=7)
+    await queue.put_next(scope, "thread-1", ThreadState("thread-1"))
+    await queue.put_next(scope, "thread-1", ThreadState("thread-1", running=running, pending=(second,)))
+    await queue.put_next(scope, "thread-1", ThreadState("thread-1", pending=(first, second)))
+    assert [item.run_id for item in await puller.pull(5)] == ["run-1"]
 
 
 async def test_a_swept_run_is_queued_again(queue: WorkQueue, puller: WorkPuller, scope: Scope) -> None:
