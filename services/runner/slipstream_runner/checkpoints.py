@@ -116,7 +116,8 @@ class FencedSaver(AsyncPostgresSaver):
         if found is None:
             return None, 0
         count = sum(1 for task_id, _, _ in found.pending_writes or () if task_id == NULL_TASK_ID)
-        return found.config["configurable"]["checkpoint_id"], count
+        where: dict[str, Any] = found.config.get("configurable", {})
+        return where["checkpoint_id"], count
 
 
 @contextlib.contextmanager

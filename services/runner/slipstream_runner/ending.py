@@ -47,8 +47,9 @@ def _end_of(outcome: Outcome, translator: Translator) -> _End:
             stopped = unfinished or translator.next_nodes is None
             return _End("interrupted", "interrupted" if stopped else "idle", "interrupted", None, waiting)
         case _:
-            return _End("success", "interrupted" if unfinished else "idle", "interrupted" if unfinished else "completed",
-                        None, waiting)  # fmt: skip
+            if unfinished:
+                return _End("success", "interrupted", "interrupted", None, waiting)
+            return _End("success", "idle", "completed", None, waiting)
 
 
 async def end(runtime: Runtime, attempt: Attempt, outcome: Outcome, translator: Translator) -> None:
@@ -101,9 +102,9 @@ async def _end(
 
     def decide(state: rs.ThreadState | None) -> rs.Transition:
         running = state.running if state is not None else None
-        if running is not None and running.run_id == run.run_id and running.cancel:
-            if running.cancel == "rollback" or not is_cancelled:
-                raise _Cancelled(running.cancel)
+        cancel = running.cancel if running is not None and running.run_id == run.run_id else None
+        if cancel == "rollback" or (cancel is not None and not is_cancelled):
+            raise _Cancelled(cancel)
         return rs.end_run(state, command_id, now_ms(), ended, owed, open_interrupts, frozenset(attempt.settled))
 
     transition, _ = await runtime.control.decide(attempt.scope, attempt.thread_id, decide)

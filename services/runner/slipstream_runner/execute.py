@@ -95,8 +95,9 @@ async def _drive(
 
 async def _outcome(runtime: Runtime, attempt: Attempt) -> Outcome:
     assert attempt.task is not None
+    limit = asyncio.timeout(runtime.settings.run_timeout_s)
     try:
-        async with asyncio.timeout(runtime.settings.run_timeout_s) as limit:
+        async with limit:
             await attempt.task
     except asyncio.CancelledError:
         if attempt.stop is None:

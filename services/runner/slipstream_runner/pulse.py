@@ -40,8 +40,7 @@ current_run: contextvars.ContextVar[str] = contextvars.ContextVar("slipstream_ru
 
 
 class _Question(msgspec.Struct):
-    run_id: str
-    attempt: int
+    fence: int
 
 
 class Pulse:
@@ -49,8 +48,9 @@ class Pulse:
 
     def __init__(self, settings: ServiceSettings, holder: str) -> None:
         self._settings, self._holder = settings, holder
-        self._held: dict[str, Attempt] = {}
-        self._delivered: dict[str, str] = {}
+        # By fence: a run may be delivered again to the very process that executes it.
+        self._held: dict[int, Attempt] = {}
+        self._delivered: dict[str, None] = {}
         self._beat = time.monotonic()
         self._stop = threading.Event()
         self._ready = threading.Event()
@@ -74,7 +74,7 @@ class Pulse:
         work: Coroutine[Any, Any, Any] | Generator[Any, None, Any],
         **options: Any,
     ) -> asyncio.Task[Any]:
-        task: asyncio.Task[Any] = asyncio.Task(work, loop=loop, **options)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        task: asyncio.Task[Any] = asyncio.Task(work, loop=loop, **options)  # pyright: ignore[reportArgumentType]
         run_id = current_run.get()
         if run_id:
             self._run_of_task[task] = run_id
@@ -88,23 +88,25 @@ class Pulse:
         """The main loop lives."""
         self._beat = time.monotonic()
 
-    def delivered(self, run_id: str, ack_subject: str) -> None:
+    def delivered(self, ack_subject: str) -> None:
         """A work item is in our hands; its run may not be."""
-        self._delivered[run_id] = ack_subject
+        self._delivered[ack_subject] = None
+
+    def answered(self, ack_subject: str) -> None:
+        """A work item is dealt with."""
+        self._delivered.pop(ack_subject, None)
 
     def hold(self, attempt: Attempt) -> None:
         """A run is ours."""
-        self._held[attempt.run.run_id] = attempt
+        self._held[attempt.fence] = attempt
 
-    def drop(self, run_id: str) -> None:
-        """A run or its work item is no longer ours."""
-        self._held.pop(run_id, None)
-        self._delivered.pop(run_id, None)
+    def drop(self, attempt: Attempt) -> None:
+        """A run is no longer ours."""
+        self._held.pop(attempt.fence, None)
 
-    def holds(self, run_id: str, attempt: int) -> bool:
-        """Whether this process executes that attempt."""
-        held = self._held.get(run_id)
-        return held is not None and held.number == attempt
+    def holds(self, fence: int) -> bool:
+        """Whether this process executes the attempt under that lease."""
+        return fence in self._held
 
     def _main(self) -> None:
         try:
@@ -121,15 +123,15 @@ class Pulse:
 
         async def answer(body: bytes) -> bytes:
             question = msgspec.json.decode(body, type=_Question)
-            return msgspec.json.encode(self.holds(question.run_id, question.attempt))
+            return msgspec.json.encode(self.holds(question.fence))
 
         await rpc.serve(connection, subjects.runner_rpc(self._settings.region, self._holder), answer)
         self._ready.set()
         due = 0.0
         while not self._stop.is_set():
             if time.monotonic() >= due:
-                due = time.monotonic() + WORK_HEARTBEAT_S
-                for ack_subject in list(self._delivered.values()):
+                due = time.monotonic() + min(WORK_HEARTBEAT_S, self._settings.ack_wait_s / 4)
+                for ack_subject in list(self._delivered):
                     try:
                         await heartbeat(connection, ack_subject)
                     except Unavailable as error:
@@ -178,8 +180,8 @@ class Pulse:
     async def _time_out(self, control: ControlLog, threads: ThreadLog, work: WorkQueue, attempt: Attempt) -> None:
         """End the run that blocks the loop, in its own name: its lease is ours."""
         run = attempt.run
-        error = {"error": "TimeoutError",
-                 "message": f"the run blocked its event loop for over {self._settings.stall_limit_s:.0f} s"}  # fmt: skip
+        text = f"the run blocked its event loop for over {self._settings.stall_limit_s:.0f} s"
+        error = {"error": "TimeoutError", "message": text}
         body = terminal_body(run.run_id, "failed", now_ms(), graph_name=run.graph_id, run_status="timeout",
                              attempt=attempt.number, error=error)  # fmt: skip
         owed = rs.OwedTerminal(run.run_id, attempt.writer.last_stream_seq, body.decode())

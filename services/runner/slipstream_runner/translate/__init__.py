@@ -3,14 +3,14 @@
 What the runner receives are the parts of `graph.astream(version="v1", subgraphs=True)` in seven modes. Lines are
 protocol v2 events; `x` on a line is what protocol v1 needs besides:
 
-| method | x |
-|---|---|
-| values | `p` patch of `state_forms` |
-| updates | `p` patch for `values`; `n` true when the node's update was None |
-| tasks | `p` patch |
-| checkpoints | `c` config, parent_config, metadata, next, tasks; `v` 1 when the values are those of the next line, else they stand in `values` |
-| messages | `m` metadata of the message (on message-start), `c` the chunk: 1 = the text of this delta, else its fields that are not default; `w` a whole message |
-| lifecycle (root) | `status`, `attempt`, `run_id`, `error` |
+- values: `p`, the patch of `state_forms`.
+- updates: `p`, the patch of `values`; `n`, true when the node's update was None.
+- tasks: `p`, the patch.
+- checkpoints: `c` holds config, parent_config, metadata, next and tasks; `v` is 1 when the values are those of the
+  next line, else they stand in `values`.
+- messages: `m`, the message's metadata (on message-start); `c`, the chunk: 1 stands for the text of this delta, else
+  its fields that are not default; `w`, a whole message.
+- lifecycle of the root: `status`, `attempt`, `run_id`, `error`.
 
 Lines of the type `x` are seen by v1 alone: `updates` with `__interrupt__`, and messages that v2 leaves out.
 """

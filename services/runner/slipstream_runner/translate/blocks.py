@@ -19,7 +19,7 @@ def keyed_blocks(message: BaseMessage) -> list[tuple[Any, Block]]:
     """The message's blocks, each under what identifies it across chunks: its `index`, or its type and position."""
     try:
         raw = message.content_blocks
-    except Exception:
+    except Exception:  # noqa: BLE001
         # A provider's translator may fail on odd content; the chunk then carries nothing for v2.
         return []
     out: list[tuple[Any, Block]] = []

@@ -26,7 +26,7 @@ class LlmRuns(BaseCallbackHandler):
         """The model call of a chunk; it is forgotten then."""
         return self._run_of.pop(id(message), None)
 
-    def on_llm_new_token(self, token: str, *, chunk: Any = None, run_id: UUID, **kwargs: Any) -> None:
+    def on_llm_new_token(self, token: Any, *, chunk: Any = None, run_id: UUID, **kwargs: Any) -> None:
         """Remember a chunk."""
         if chunk is not None:
             if len(self._run_of) > REMEMBERED_MAX:

@@ -132,7 +132,7 @@ class Messages:
             # Nothing for v2: the chunk rides on the message-start, or on a line of its own that v2 does not see.
             if out:
                 start = out.pop()
-                x = encode_x(m=to_plain(metadata), c=x_chunk)
+                x = dumps({"m": to_plain(metadata), "c": x_chunk})
                 return [*out, (start[0], b'\t,"x":%b}' % x)]
             data = found.data({"event": "chunk"})
             return [draft("messages", found.namespace, data, now_ms, node=found.node, x=encode_x(c=x_chunk),

@@ -111,7 +111,7 @@ class Translator:
                 "next": payload.get("next"), "tasks": payload.get("tasks")}  # fmt: skip
         values = to_plain(payload.get("values"))
         held = self._held.get(namespace)
-        same = held is not None and {k: v for k, v in held[2].items() if k != INTERRUPT} == values if held else False
+        same = held is not None and _without_interrupt(held[2]) == values
         x = encode_x(c=to_plain(kept), v=1 if same else None, values=None if same else {"is": values})
         self._drafts.append(draft("checkpoints", namespace, dumps(light), now_ms, x=x))
         self._release(namespace, now_ms)
@@ -165,7 +165,7 @@ class Translator:
     def _start_namespace(self, namespace: Namespace, now_ms: int) -> None:
         if len(namespace) > 1 and namespace[:-1] not in self._namespaces:
             self._start_namespace(namespace[:-1], now_ms)
-        name, _, task_id = namespace[-1].partition(":")
+        name, _, task_id = namespace[len(namespace) - 1].partition(":")
         data: dict[str, Any] = {"event": "started", "graph_name": name, "trigger_call_id": task_id}
         if task_id in self._tool_calls:
             data["cause"] = {"type": "toolCall", "tool_call_id": self._tool_calls[task_id]}
@@ -228,6 +228,10 @@ class Translator:
     def started_at(self, message_id: str, seq: int) -> None:
         """A message-start was published at `seq`."""
         self._messages.started_at(message_id, seq)
+
+
+def _without_interrupt(state: Any) -> Any:
+    return {k: v for k, v in state.items() if k != INTERRUPT} if isinstance(state, dict) else state
 
 
 def _custom(payload: Any) -> bytes:
