@@ -1,14 +1,14 @@
 """Runs as requests describe them, and their way to the log."""
 
 import time
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
 from slipstream_api.context import Context
 from slipstream_nats import leases, owed
 from slipstream_schemas import run_state as rs
-from slipstream_schemas.errors import Conflict, InvalidArgument, NotFound
+from slipstream_schemas.errors import InvalidArgument, NotFound
 from slipstream_schemas.ids import derived_id, new_run_id
 from slipstream_schemas.terminal import terminal_body
 
@@ -98,14 +98,26 @@ async def resolve(
         creates_thread = True
     run_id = new_run_id() if key is None else derived_id("run", context.scope.tenant, thread_id, key)
     kwargs = msgspec.to_builtins(body)
+    given = body.context if body.context is not None else msgspec.json.decode(assistant.context) or None
     return rs.RunCreated(
-        run_id, thread_id, assistant.assistant_id, assistant.graph_id, input=body.input, command=body.command,
-        config=config, context=body.context if body.context is not None else msgspec.json.decode(assistant.context) or None,
-        metadata=body.metadata or {}, strategy=strategy, interrupt_before=body.interrupt_before,  # type: ignore[arg-type]
-        interrupt_after=body.interrupt_after, durability=durability, checkpoint=checkpoint or None,
-        stream_modes=modes_of(body), kwargs={k: v for k, v in kwargs.items() if v is not None and k != "assistant_id"},
+        run_id,
+        thread_id,
+        assistant.assistant_id,
+        assistant.graph_id,
+        input=body.input,
+        command=body.command,
+        config=config,
+        context=given,
+        metadata=body.metadata or {},
+        strategy=cast("rs.Strategy", strategy),
+        interrupt_before=body.interrupt_before,
+        interrupt_after=body.interrupt_after,
+        durability=durability,
+        checkpoint=checkpoint or None,
+        stream_modes=modes_of(body),
+        kwargs={k: v for k, v in kwargs.items() if v is not None and k != "assistant_id"},
         thread_metadata={} if creates_thread else None,
-    )  # fmt: skip
+    )
 
 
 async def accept(
@@ -177,8 +189,3 @@ async def delete_thread(context: Context, thread_id: str) -> None:
     await leases.take(context.publisher, scope, thread_id, "api", "")
     await context.threads.purge(scope, thread_id)
     await context.control.purge_before(scope, thread_id, seq)
-
-
-def fail_if_reject(error: Conflict) -> Conflict:
-    """The conflict as v1 clients know it."""
-    return error

@@ -1,7 +1,7 @@
 """Protocol v1 frames: the same lines in the modes that a caller of `runs/stream` asked for.
 
-The stream begins with `metadata` and ends behind the run's terminal event. Where one line becomes several frames, the
-last one carries the line's seq as its id, and those before it `<seq>-<k>`, so that a resume repeats none and loses none.
+The stream begins with `metadata` and ends with the terminal event. Where one line becomes several frames, the
+last carries the seq of the line as its id, and those before it `<seq>-<k>`: a resume repeats none and loses none.
 """
 
 from collections.abc import Iterable
