@@ -71,7 +71,7 @@ async def _is_ours(runtime: Runtime, item: WorkItem, state: rs.ThreadState) -> b
 async def _holder_lives(runtime: Runtime, running: rs.RunningRun) -> bool:
     """Ask the holder. Nobody there: it is dead. No answer: ask once more after an ack wait, it may be paused."""
     subject = subjects.runner_rpc(runtime.settings.region, running.holder or "")
-    question = msgspec.json.encode({"run_id": running.run_id, "attempt": running.attempt})
+    question = msgspec.json.encode({"fence": running.fence})
     for is_last in (False, True):
         try:
             answer = await rpc.call(runtime.connection, subject, question, HOLDER_ANSWER_DEADLINE_S)

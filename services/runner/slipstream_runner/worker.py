@@ -46,7 +46,7 @@ class Worker:
                 await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
                 continue
             for item in await puller.pull(free):
-                self._pulse.delivered(item.run_id, item.ack_subject)
+                self._pulse.delivered(item.ack_subject)
                 task = asyncio.create_task(self._one(item))
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
@@ -78,7 +78,7 @@ class Worker:
             log.exception("run %s comes back later", item.run_id)
             await self._give_back(item)
         finally:
-            self._pulse.drop(item.run_id)
+            self._pulse.answered(item.ack_subject)
 
     async def _give_back(self, item: WorkItem) -> None:
         with contextlib.suppress(SlipstreamError):
@@ -102,6 +102,7 @@ class Worker:
             log.info("run %s attempt %d: %s in %.2f s", attempt.run.run_id, attempt.number, outcome.kind,
                      time.monotonic() - begun)  # fmt: skip
         finally:
+            self._pulse.drop(attempt)
             if self.held.get(key) is attempt:
                 del self.held[key]
 
@@ -144,7 +145,7 @@ class Worker:
                 continue
             running = state.running
             if running is not None and running.run_id == run_id:
-                if await self._holder_answers(running.holder, run_id, running.attempt):
+                if await self._holder_answers(running.holder, running.fence):
                     continue
             elif running is not None or not state.pending or state.pending[0].run_id != run_id:
                 continue
@@ -152,11 +153,11 @@ class Worker:
             mark = f":{int(time.time() / older_than_s)}"
             await self._runtime.work.put(scope, thread_id, run_id, again=mark)
 
-    async def _holder_answers(self, holder: str | None, run_id: str, attempt: int) -> bool:
+    async def _holder_answers(self, holder: str | None, fence: int) -> bool:
         if holder is None:
             return False
         subject = subjects.runner_rpc(self._runtime.settings.region, holder)
-        question = f'{{"run_id":"{run_id}","attempt":{attempt}}}'.encode()
+        question = f'{{"fence":{fence}}}'.encode()
         try:
             return await rpc.call(self._runtime.connection, subject, question) == b"true"
         except Unavailable:
