@@ -5,7 +5,7 @@ tenant, so the stored thread id is `<tenant>/<thread_id>`, and graphs see the pl
 """
 
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any, cast
 
 import psycopg
@@ -14,7 +14,7 @@ from langgraph.checkpoint.base import CheckpointTuple
 from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
 from psycopg import AsyncConnection, AsyncCursor
 from psycopg.rows import DictRow, dict_row
-from psycopg_pool import AsyncConnectionPool
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from slipstream_schemas.errors import Fenced, Unavailable
 from slipstream_schemas.limits import DATABASE_DEADLINE_S
@@ -80,7 +80,8 @@ class FencedSaver(AsyncPostgresSaver):
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """The newest checkpoint, or the named one."""
-        found = await super().aget_tuple(self._stored(config))
+        with _failures(self._fence):
+            found = await super().aget_tuple(self._stored(config))
         return None if found is None else self._shown_tuple(found)
 
     def _shown_tuple(self, found: CheckpointTuple) -> CheckpointTuple:
@@ -100,14 +101,14 @@ class FencedSaver(AsyncPostgresSaver):
 
     async def aput(self, config: RunnableConfig, checkpoint: Any, metadata: Any, new_versions: Any) -> RunnableConfig:
         """Store a checkpoint. Raises: Fenced."""
-        with _fencing(self._fence):
+        with _failures(self._fence):
             return self._shown(await super().aput(self._stored(config), checkpoint, metadata, new_versions))
 
     async def aput_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
     ) -> None:
         """Store a task's writes. Raises: Fenced."""
-        with _fencing(self._fence):
+        with _failures(self._fence):
             await super().aput_writes(self._stored(config), writes, task_id, task_path)
 
     async def null_writes(self) -> tuple[str | None, int]:
@@ -121,15 +122,20 @@ class FencedSaver(AsyncPostgresSaver):
 
 
 @contextlib.contextmanager
-def _fencing(fence: int | None) -> Any:
-    """A failed fence check shows as a division by zero."""
+def _failures(fence: int | None) -> Iterator[None]:
+    """Name what the database says: a failed fence check shows as a division by zero."""
     try:
         yield
     except (psycopg.errors.DivisionByZero, psycopg.errors.PipelineAborted) as error:
         raise Fenced(f"the checkpoints belong to a later lease than {fence}", 0) from error
+    except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout) as error:
+        raise Unavailable(f"Postgres does not take checkpoints: {error}") from error
 
 
-async def delete_of_run(pool: Pool, scope: Scope, thread_id: str, run_id: str) -> None:
-    """Delete what a run checkpointed, for its rollback."""
-    async with pool.connection() as connection:
-        await connection.execute(DELETE_OF_RUN, (thread_key(scope, thread_id), run_id))
+async def delete_of_run(pool: Pool, scope: Scope, thread_id: str, run_id: str, fence: int) -> None:
+    """Delete what a run checkpointed, for its rollback. Raises: Fenced, Unavailable."""
+    key = thread_key(scope, thread_id)
+    with _failures(fence):
+        async with pool.connection() as connection, connection.transaction():
+            await connection.execute(CHECK, (key, fence))
+            await connection.execute(DELETE_OF_RUN, (key, run_id))

@@ -17,6 +17,9 @@ from slipstream_schemas.terminal import Interrupt, RootStatus, terminal_body
 
 log = logging.getLogger("slipstream.runner")
 
+RETRY_DELAY_S = 1.0
+"""After this pause a run that lacked Postgres is tried again."""
+
 
 class _Cancelled(Exception):
     """The head shows a cancel that was accepted before the run's end was."""
@@ -57,8 +60,8 @@ async def end(runtime: Runtime, attempt: Attempt, outcome: Outcome, translator: 
     if outcome.kind == "lost":
         return
     try:
-        if outcome.kind == "release":
-            await release(runtime, attempt)
+        if outcome.kind in ("release", "retry"):
+            await release(runtime, attempt, RETRY_DELAY_S if outcome.kind == "retry" else 0)
             return
         if outcome.kind == "rollback":
             state, owed = await _roll_back(runtime, attempt)
@@ -92,7 +95,7 @@ async def _end(
         run.run_id, ending.root, now_ms(), graph_name=run.graph_id, run_status=ending.status, attempt=attempt.number,
         error=ending.error, interrupts=ending.interrupts,
     )  # fmt: skip
-    owed = rs.OwedTerminal(run.run_id, attempt.writer.last_stream_seq, body.decode())
+    owed = rs.OwedTerminal(run.run_id, attempt.writer.last_stream_seq or attempt.fence, body.decode())
     rows: dict[str, list[dict[str, object]]] = {}
     for waiting in ending.interrupts:
         rows.setdefault(waiting.task_id, []).append({"id": waiting.id, "value": waiting.value})
@@ -114,10 +117,10 @@ async def _end(
 async def _roll_back(runtime: Runtime, attempt: Attempt) -> tuple[rs.ThreadState, rs.OwedTerminal]:
     """Delete the run's checkpoints, then say that it never was."""
     run = attempt.run
-    await delete_of_run(runtime.checkpoints, attempt.scope, attempt.thread_id, run.run_id)
+    await delete_of_run(runtime.checkpoints, attempt.scope, attempt.thread_id, run.run_id, attempt.fence)
     body = terminal_body(run.run_id, "interrupted", now_ms(), graph_name=run.graph_id, run_status="interrupted",
                          attempt=attempt.number)  # fmt: skip
-    owed = rs.OwedTerminal(run.run_id, attempt.writer.last_stream_seq, body.decode())
+    owed = rs.OwedTerminal(run.run_id, attempt.writer.last_stream_seq or attempt.fence, body.decode())
     rolled, command_id = rs.RunRolledBack(run.run_id), f"{run.run_id}:{attempt.number}:rolled-back"
     transition, _ = await runtime.control.decide(
         attempt.scope,
@@ -127,12 +130,12 @@ async def _roll_back(runtime: Runtime, attempt: Attempt) -> tuple[rs.ThreadState
     return transition.state, owed
 
 
-async def release(runtime: Runtime, attempt: Attempt) -> None:
-    """Hand the run back, so that another runner goes on with it at once. Raises: Unavailable."""
+async def release(runtime: Runtime, attempt: Attempt, delay_s: float = 0) -> None:
+    """Hand the run back, so that another attempt goes on with it after `delay_s`. Raises: Unavailable."""
     run = attempt.run
     released, command_id = rs.RunReleased(run.run_id, attempt.number), f"{run.run_id}:{attempt.number}:released"
     await runtime.control.decide(
         attempt.scope, attempt.thread_id, lambda state: rs.release_run(state, command_id, now_ms(), released)
     )
-    await attempt.item.nak(0)
+    await attempt.item.nak(delay_s)
     log.info("run %s attempt %d is handed back", run.run_id, attempt.number)

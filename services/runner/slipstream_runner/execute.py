@@ -18,11 +18,11 @@ from slipstream_schemas.errors import Corrupt, Fenced, SlipstreamError, Unavaila
 
 log = logging.getLogger("slipstream.runner")
 
-Kind = Literal["success", "error", "timeout", "interrupted", "rollback", "release", "lost"]
+Kind = Literal["success", "error", "timeout", "interrupted", "rollback", "release", "retry", "lost"]
 
 
 class Outcome(msgspec.Struct):
-    """How an attempt ended. `lost` means that it is no longer ours: say nothing, acknowledge nothing."""
+    """How an attempt ended. `retry`: it goes on after a pause. `lost` means that it is no longer ours: say nothing, acknowledge nothing."""
 
     kind: Kind
     error: dict[str, str] | None = None
@@ -42,7 +42,7 @@ async def execute(runtime: Runtime, attempt: Attempt, flushers: dict[str, Flushe
         if attempt.stop is not None:
             attempt.task.cancel()
         outcome = await _outcome(runtime, attempt)
-        if outcome.kind not in ("lost", "release"):
+        if outcome.kind not in ("lost", "release", "retry"):
             _close(translator, outcome)
         flusher.close()
         return await _flushed(flushing, attempt, outcome), translator
@@ -111,6 +111,9 @@ async def _outcome(runtime: Runtime, attempt: Attempt) -> Outcome:
     except Fenced as error:
         log.warning("run %s attempt %d: %s; stopping", attempt.run.run_id, attempt.number, error.message)
         return Outcome("lost")
+    except Unavailable as error:
+        log.warning("run %s attempt %d is handed back: %s", attempt.run.run_id, attempt.number, error.message)
+        return Outcome("retry")
     except GraphBubbleUp:
         return Outcome("success")
     except Exception as error:

@@ -184,7 +184,7 @@ class Pulse:
         error = {"error": "TimeoutError", "message": text}
         body = terminal_body(run.run_id, "failed", now_ms(), graph_name=run.graph_id, run_status="timeout",
                              attempt=attempt.number, error=error)  # fmt: skip
-        owed = rs.OwedTerminal(run.run_id, attempt.writer.last_stream_seq, body.decode())
+        owed = rs.OwedTerminal(run.run_id, attempt.writer.last_stream_seq or attempt.fence, body.decode())
         ended = rs.RunEnded(run.run_id, attempt.number, "timeout", "error", error)
         transition, _ = await control.decide(
             attempt.scope,

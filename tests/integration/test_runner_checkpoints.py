@@ -1,0 +1,81 @@
+"""Checkpoints are refused for whoever is not the newest holder of the lease, and rolled back by run."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from langgraph.checkpoint.base import empty_checkpoint
+
+from slipstream_postgres import fences
+from slipstream_postgres.pool import Database, open_database
+from slipstream_runner.checkpoints import FencedSaver, Pool, delete_of_run, open_pool, set_up
+from slipstream_schemas.errors import Fenced, Unavailable
+from slipstream_schemas.subjects import Scope, thread_key
+
+SCOPE = Scope()
+KEY = thread_key(SCOPE, "t")
+
+
+@pytest.fixture
+async def pool(database_dsn: str) -> AsyncIterator[Pool]:
+    opened = await open_pool(database_dsn, 4)
+    await set_up(opened)
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+async def database(database_dsn: str) -> AsyncIterator[Database]:
+    opened = await open_database(database_dsn)
+    yield opened
+    await opened.close()
+
+
+async def put(saver: FencedSaver, run_id: str = "r") -> Any:
+    config: Any = {"configurable": {"thread_id": "t", "checkpoint_ns": ""}, "metadata": {"run_id": run_id}}
+    metadata: Any = {"source": "input", "step": 1, "parents": {}, "run_id": run_id}
+    return await saver.aput(config, empty_checkpoint(), metadata, {})
+
+
+async def count(pool: Pool) -> int:
+    async with pool.connection() as opened:
+        row = await (await opened.execute("select count(*) as n from checkpoints")).fetchone()
+    assert row is not None
+    return int(row["n"])
+
+
+async def test_a_late_holder_writes_nothing(pool: Pool, database: Database) -> None:
+    old, new = FencedSaver(pool, SCOPE, "t", 1), FencedSaver(pool, SCOPE, "t", 2)
+    assert await fences.advance(database, KEY, 1)
+    stored = await put(old)
+    assert stored["configurable"]["thread_id"] == "t", "graphs see the plain id"
+    assert await fences.advance(database, KEY, 2)
+    assert not await fences.advance(database, KEY, 1)
+    with pytest.raises(Fenced):
+        await put(old)
+    with pytest.raises(Fenced):
+        await old.aput_writes(stored, [("steps", "x")], "task")
+    with pytest.raises(Fenced):
+        await delete_of_run(pool, SCOPE, "t", "r", 1)
+    assert await count(pool) == 1
+    await put(new)
+    assert await count(pool) == 2
+
+
+async def test_a_rollback_deletes_one_run(pool: Pool, database: Database) -> None:
+    await fences.advance(database, KEY, 1)
+    saver = FencedSaver(pool, SCOPE, "t", 1)
+    await put(saver, "kept")
+    await put(saver, "gone")
+    await delete_of_run(pool, SCOPE, "t", "gone", 1)
+    found = await saver.aget_tuple({"configurable": {"thread_id": "t", "checkpoint_ns": ""}})
+    assert found is not None
+    assert (await count(pool), found.metadata.get("run_id")) == (1, "kept")
+
+
+async def test_a_closed_pool_is_unavailable_and_no_fault_of_the_graph(database_dsn: str) -> None:
+    opened = await open_pool(database_dsn, 1)
+    await set_up(opened)
+    await opened.close()
+    with pytest.raises(Unavailable):
+        await put(FencedSaver(opened, SCOPE, "t", 1))
