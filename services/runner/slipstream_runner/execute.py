@@ -22,7 +22,10 @@ Kind = Literal["success", "error", "timeout", "interrupted", "rollback", "releas
 
 
 class Outcome(msgspec.Struct):
-    """How an attempt ended. `retry`: it goes on after a pause. `lost` means that it is no longer ours: say nothing, acknowledge nothing."""
+    """How an attempt ended. `retry`: it goes on after a pause.
+
+    `lost` means that it is no longer ours: say nothing, acknowledge nothing.
+    """
 
     kind: Kind
     error: dict[str, str] | None = None

@@ -188,4 +188,5 @@ def _arguments(factory: Callable[..., Any], config: dict[str, Any]) -> dict[str,
 
 def _runtime() -> Any:
     """What a factory may ask about why it is called. Source: langgraph_sdk.runtime."""
-    return sdk_runtime._ExecutionRuntime(access_context="threads.create_run", user=None, store=InMemoryStore())
+    made = sdk_runtime._ExecutionRuntime  # pyright: ignore[reportPrivateUsage]  the public name is a union of types
+    return made(access_context="threads.create_run", user=None, store=InMemoryStore())

@@ -3,11 +3,15 @@
 import asyncio
 import concurrent.futures
 import contextlib
+import gc
 import logging
+import os
 import signal
 import socket
 import uuid
 from pathlib import Path
+
+import uvloop
 
 from slipstream_nats.connection import connect
 from slipstream_nats.controllog import ControlLog
@@ -24,7 +28,7 @@ from slipstream_runner.runtime import Runtime
 from slipstream_runner.watch import watch
 from slipstream_runner.worker import Worker
 from slipstream_schemas.errors import SlipstreamError
-from slipstream_schemas.limits import SYNC_NODE_THREADS
+from slipstream_schemas.limits import CONNECT_DEADLINE_S, SYNC_NODE_THREADS
 from slipstream_schemas.settings import ServiceSettings, log_to_stderr, settings_from_environment
 
 log = logging.getLogger("slipstream.runner")
@@ -62,12 +66,15 @@ async def run(settings: ServiceSettings, graphs: Graphs) -> None:
     worker = Worker(runtime, pulse)
     await assistants.upsert_system(runtime.database, graphs.ids, graphs.descriptions)
     await questions.serve(runtime)
+    watching = asyncio.Event()
     background = [
-        asyncio.create_task(worker.work()),
+        asyncio.create_task(watch(runtime.connection, settings.region, worker.held, worker.flushers, watching)),
         asyncio.create_task(worker.sweep()),
-        asyncio.create_task(watch(runtime.connection, settings.region, worker.held, worker.flushers)),
         asyncio.create_task(_tick(pulse)),
     ]
+    async with asyncio.timeout(CONNECT_DEADLINE_S):
+        await watching.wait()
+    background.append(asyncio.create_task(worker.work()))
     log.info("ready: runner %s has %s", runtime.holder, ", ".join(graphs.ids))
     stopping = asyncio.create_task(stop.wait())
     done, _ = await asyncio.wait({stopping, *background}, return_when=asyncio.FIRST_COMPLETED)
@@ -84,6 +91,9 @@ async def run(settings: ServiceSettings, graphs: Graphs) -> None:
     await runtime.database.close()
     if failed is not None:
         failed.result()
+    logging.shutdown()
+    # Closing the loop waits for its threads, and a sync node that never returns must not keep the process.
+    os._exit(0)
 
 
 async def _tick(pulse: Pulse) -> None:
@@ -98,7 +108,9 @@ def main() -> None:
         settings = settings_from_environment()
         log_to_stderr(settings.log_level)
         graphs = Graphs.load(Path(settings.config))
-        asyncio.run(run(settings, graphs))
+        # What is loaded now stays: the collector need not look at it again.
+        gc.freeze()
+        uvloop.run(run(settings, graphs))
     except SlipstreamError as error:
         raise SystemExit(f"slipstream runner: {error.message}") from error
 

@@ -88,12 +88,16 @@ async def _holder_lives(runtime: Runtime, running: rs.RunningRun) -> bool:
 
 async def _start(runtime: Runtime, item: WorkItem, head: Head, state: rs.ThreadState) -> Attempt:
     """Shut the old holder out and append `run_started`. Raises: WrongSequence when the head moved."""
-    created = await _created(runtime, head, state, item.run_id)
-    fence = await leases.take(runtime.publisher, item.scope, item.thread_id, runtime.holder, item.run_id)
+    created, fence = await asyncio.gather(
+        _created(runtime, head, state, item.run_id),
+        leases.take(runtime.publisher, item.scope, item.thread_id, runtime.holder, item.run_id),
+    )
     runtime.crash.reach("leased")
-    await fences.advance(runtime.database, subjects.thread_key(item.scope, item.thread_id), fence)
     writer = runtime.threads.writer(item.scope, item.thread_id, fence)
-    await pay_owed(runtime, writer, item.scope, item.thread_id, state.owed, settle=False)
+    await asyncio.gather(
+        fences.advance(runtime.database, subjects.thread_key(item.scope, item.thread_id), fence),
+        pay_owed(runtime, writer, item.scope, item.thread_id, state.owed, settle=False),
+    )
     number = state.running.attempt + 1 if state.running else 1
     checkpoint_id, null_writes = None, 0
     if created.command:

@@ -1,5 +1,6 @@
 """Watching the control log for what concerns the runs in this process: cancels, deletes, terminal records to pay."""
 
+import asyncio
 import logging
 
 import msgspec
@@ -14,13 +15,25 @@ from slipstream_schemas.run_state import ThreadState, decode_transition
 
 log = logging.getLogger("slipstream.runner")
 
+POLL_S = 0.01
+
 
 async def watch(
-    connection: Connection, region: str, held: dict[tuple[str, str], Attempt], flushers: dict[str, Flusher]
+    connection: Connection,
+    region: str,
+    held: dict[tuple[str, str], Attempt],
+    flushers: dict[str, Flusher],
+    ready: asyncio.Event,
 ) -> None:
-    """Follow the region's control log from now on, for ever. `held` is keyed by tenant and thread."""
+    """Follow the region's control log from now on, for ever. `held` is keyed by tenant and thread.
+
+    `ready` is set once nothing can be missed: no run may be taken before.
+    """
     stream, subject = subjects.control_stream(region), subjects.family("control", region)
     async with open_pull(connection, stream, subject, "new") as pull:
+        while not pull.consumers_made:  # noqa: ASYNC110  a pull has no event for it, and this happens once
+            await asyncio.sleep(POLL_S)
+        ready.set()
         async for batch in pull:
             for message in batch:
                 where = subjects.parse(message.subject)
