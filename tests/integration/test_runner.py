@@ -52,9 +52,11 @@ async def slow(state):
     return {"steps": ["slow"]}
 async def endless(state): await asyncio.sleep(600)
 async def blocking(state): time.sleep(600)
+def stuck(state): time.sleep(600)
 
 ok, bad, asks = made(one=one), made(fail=fail), made(ask=ask)
 lasting, hangs, blocks = made(one=one, slow=slow), made(one=one, endless=endless), made(blocking=blocking)
+sticks = made(one=one, stuck=stuck)
 """.replace("ACK_WAIT_S", str(ACK_WAIT_S))
 
 
@@ -74,8 +76,8 @@ class Rig:
 
     async def start(self, graph_id: str, thread_id: str = "t", **created: Any) -> str:
         """Create a run; it is queued if it may execute."""
-        run = rs.RunCreated(new_run_id(), thread_id, "a", graph_id, **{"input": {"steps": ["in"]}, **created})
-        run.thread_metadata = {}
+        run = rs.RunCreated(new_run_id(), thread_id, "a", graph_id, input={"steps": ["in"]}, thread_metadata={})
+        run = msgspec.structs.replace(run, **created)
         decided, _ = await self.control.decide(
             self.scope, thread_id, lambda state: rs.create_run(state, run.run_id, 1, run, owe=_owe)
         )
@@ -157,7 +159,7 @@ def _owe(run: rs.PendingRun) -> rs.OwedTerminal:
 @pytest.fixture
 async def rig(stack: Stack, nats_server: NatsServer, database_dsn: str, region: str, tmp_path: Path) -> Any:
     (tmp_path / "agent.py").write_text(GRAPHS)
-    names = ("ok", "bad", "asks", "lasting", "hangs", "blocks")
+    names = ("ok", "bad", "asks", "lasting", "hangs", "blocks", "sticks")
     graphs = {name: f"./agent.py:{name}" for name in names}
     stack.config = tmp_path / "langgraph.json"
     stack.config.write_bytes(msgspec.json.encode({"graphs": graphs}))
@@ -297,6 +299,27 @@ async def test_drain_hands_runs_back(rig: Rig) -> None:
     assert (ended.status, ended.attempt) == ("success", 2)
     crashes = [each.state.running.crashes for each in await rig.transitions() if each.state.running]
     assert max(crashes) == 0, "a run that is handed back did not crash"
+
+
+async def test_a_sync_node_that_never_returns_keeps_neither_its_run_nor_the_process(rig: Rig) -> None:
+    runner = await rig.runner(slipstream_drain_grace_s="0.5")
+    run_id = await rig.start("sticks")
+    await rig.running()
+    await rig.cancel(run_id)
+    assert (await rig.ended(run_id)).status == "interrupted"
+    runner.terminate()
+    assert await runner.ended() == 0
+
+
+async def test_a_run_crashes_only_so_often(rig: Rig) -> None:
+    """A run that kills its runner each time ends as an error, and the thread goes on."""
+    run_id = await rig.start("ok")
+    for _ in range(4):
+        runner = await rig.runner(slipstream_crashpoint="started")
+        await asyncio.to_thread(runner.process.wait, 20)
+    await rig.runner()
+    ended = await rig.ended(run_id)
+    assert (ended.status, ended.attempt) == ("error", 5)
 
 
 @pytest.mark.parametrize("point", ["delivered", "leased", "started", "output", "ended", "terminal", "next_work"])
