@@ -7,6 +7,7 @@ from typing import Any
 
 from langchain_core.language_models.chat_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langchain_core.messages.tool import tool_call_chunk
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 
 Script = Callable[[Sequence[BaseMessage]], AIMessage]
@@ -37,11 +38,11 @@ class FakeModel(BaseChatModel):
         for number, call in enumerate(answer.tool_calls):
             text = "{" + ", ".join(f'"{k}": "{v}"' for k, v in call["args"].items()) + "}"
             for name, part in ((call["name"], ""), (None, text[: len(text) // 2]), (None, text[len(text) // 2 :])):
-                piece = {"name": name, "args": part, "id": call["id"] if name else None, "index": number}
-                pieces.append(AIMessageChunk(content="", tool_call_chunks=[{**piece, "type": "tool_call_chunk"}]))
-        for piece in pieces:
-            generation = ChatGenerationChunk(message=piece)
+                piece = tool_call_chunk(name=name, args=part, id=call["id"] if name else None, index=number)
+                pieces.append(AIMessageChunk(content="", tool_call_chunks=[piece]))
+        for said in pieces:
+            generation = ChatGenerationChunk(message=said)
             if run_manager is not None:
-                await run_manager.on_llm_new_token(str(piece.content), chunk=generation)
+                await run_manager.on_llm_new_token(str(said.content), chunk=generation)
             yield generation
             await asyncio.sleep(self.delay_s)

@@ -10,10 +10,12 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Annotated, Any, TypedDict
 
 import msgspec
+import pydantic
 import pytest
 from langchain_core.language_models._compat_bridge import chunks_to_events, message_to_events
 from langchain_core.language_models.chat_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage, ToolMessage
+from langchain_core.messages.tool import invalid_tool_call
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.config import get_stream_writer
@@ -34,7 +36,7 @@ OURS = ("id", "message_id", "run_id")
 
 def chunk(**fields: Any) -> AIMessageChunk:
     """A chunk of the message `m`."""
-    return AIMessageChunk(**{"content": "", "id": "m", **fields})
+    return AIMessageChunk.model_validate({"content": "", "id": "m", **fields})
 
 
 def call(index: int, **fields: Any) -> dict[str, Any]:
@@ -109,7 +111,7 @@ def test_message_events_equal_those_of_langchain_core(name: str) -> None:
 WHOLE = [
     AIMessage(content="done", id="m", usage_metadata={"input_tokens": 1, "output_tokens": 2, "total_tokens": 3}),
     AIMessage(content="", id="m", tool_calls=[{"name": "a", "args": {"x": 1}, "id": "t1"}]),
-    AIMessage(content="", id="m", invalid_tool_calls=[{"name": "a", "args": "{", "id": "t1", "error": "bad", "type": "invalid_tool_call"}]),
+    AIMessage(content="", id="m", invalid_tool_calls=[invalid_tool_call(name="a", args="{", id="t1", error="bad")]),
 ]  # fmt: skip
 
 
@@ -146,7 +148,7 @@ def test_a_failed_model_call_ends_its_message_with_an_error() -> None:
 class Fake(BaseChatModel):
     """A model that says what it is told, in pieces."""
 
-    pieces: list[AIMessageChunk] = []
+    pieces: list[AIMessageChunk] = pydantic.Field(default_factory=lambda: list[AIMessageChunk]())
     whole: str | None = None
 
     @property
@@ -206,8 +208,8 @@ def parallel() -> Any:
     """Fan out over `Send`, sync nodes, a custom event without a name."""
 
     def one(state: Notes) -> dict[str, Any]:
-        get_stream_writer()(["plain", state["n"]])
-        return {"log": [f"n{state['n']}"]}
+        get_stream_writer()(["plain", state.get("n")])
+        return {"log": [f"n{state.get('n')}"]}
 
     def nothing(state: Notes) -> None:
         return None

@@ -1,1 +1,1 @@
-"""Part of Slipstream."""
+"""The command `slipstream`."""

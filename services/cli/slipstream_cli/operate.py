@@ -1,0 +1,87 @@
+"""What an operator does to a system: provision it, rebuild its rows, look whether it is well."""
+
+import asyncio
+import sys
+import time
+from pathlib import Path
+
+from slipstream_nats.connection import connect
+from slipstream_nats.provision import StreamSettings, provision
+from slipstream_postgres.migrate import ensure_schema
+from slipstream_postgres.pool import open_database
+from slipstream_projector.rebuild import bar, checksum, rebuild
+from slipstream_schemas.errors import SlipstreamError
+from slipstream_schemas.settings import ServiceSettings, log_to_stderr, settings_from_environment
+
+
+async def prepare(settings: ServiceSettings) -> None:
+    """Streams and tables. Raises: Unavailable, ProvisionRefused."""
+    connection = await connect(settings.nats_url, "slipstream-provision")
+    try:
+        streams = StreamSettings(settings.replicas, settings.threads_age_max_s, settings.ack_wait_s)
+        await provision(connection, settings.region, streams)
+    finally:
+        await connection.close()
+    await ensure_schema(settings.database_url)
+
+
+def run_provision() -> int:
+    """`slipstream provision`."""
+    settings = settings_from_environment()
+    log_to_stderr(settings.log_level)
+    asyncio.run(prepare(settings))
+    print(f"region {settings.region}: streams and tables are as they should be")
+    return 0
+
+
+async def _rebuild(settings: ServiceSettings) -> str:
+    connection = await connect(settings.nats_url, "slipstream-rebuild")
+    database = await open_database(settings.database_url)
+    try:
+        applied = await rebuild(connection, database, settings.region, bar(time.monotonic()))
+        return f"applied {applied} records; checksum {await checksum(database)}"
+    finally:
+        await database.close()
+        await connection.close()
+
+
+def run_rebuild() -> int:
+    """`slipstream rebuild`."""
+    settings = settings_from_environment()
+    log_to_stderr(settings.log_level)
+    print(asyncio.run(_rebuild(settings)))
+    return 0
+
+
+async def _checks(settings: ServiceSettings) -> int:
+    failures = 0
+    try:
+        connection = await connect(settings.nats_url, "slipstream-doctor", 3.0)
+        print("NATS answers")
+        await provision(connection, settings.region, StreamSettings(settings.replicas, settings.threads_age_max_s))
+        print("streams are as they should be")
+        await connection.close()
+    except SlipstreamError as error:
+        failures += 1
+        print(f"NATS: {error.message}\n  start a nats-server with JetStream and set NATS_URL", file=sys.stderr)
+    try:
+        await ensure_schema(settings.database_url)
+        print("Postgres answers, its tables are current")
+    except SlipstreamError as error:
+        failures += 1
+        print(f"Postgres: {error.message}\n  start a Postgres and set DATABASE_URL", file=sys.stderr)
+    return failures
+
+
+def run_doctor(config: Path) -> int:
+    """`slipstream doctor`."""
+    settings = settings_from_environment()
+    failures = asyncio.run(_checks(settings))
+    try:
+        from slipstream_runner.graphs import Graphs
+
+        print(f"graphs: {', '.join(Graphs.load(config).ids)}")
+    except SlipstreamError as error:
+        failures += 1
+        print(f"graphs: {error.message}", file=sys.stderr)
+    return 1 if failures else 0
