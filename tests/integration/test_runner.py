@@ -1,6 +1,7 @@
 """A runner process on a real log: what it makes of runs, and what becomes of them when it is disturbed."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,12 @@ from testkit.stack import Stack
 from testkit.wait import until
 
 ACK_WAIT_S = 4.0
+OUTAGE_ACK_WAIT_S = 10
+"""What the work consumer is provisioned with."""
 GRAPHS = """
 import asyncio, operator, time
 from typing import Annotated, TypedDict
+from langgraph.config import get_stream_writer
 from langgraph.graph import START, StateGraph
 from langgraph.types import interrupt
 
@@ -53,10 +57,14 @@ async def slow(state):
 async def endless(state): await asyncio.sleep(600)
 async def blocking(state): time.sleep(600)
 def stuck(state): time.sleep(600)
+async def tick(state):
+    for number in range(200):
+        get_stream_writer()({"tick": number})
+        await asyncio.sleep(0.2)
 
 ok, bad, asks = made(one=one), made(fail=fail), made(ask=ask)
 lasting, hangs, blocks = made(one=one, slow=slow), made(one=one, endless=endless), made(blocking=blocking)
-sticks = made(one=one, stuck=stuck)
+sticks, ticks = made(one=one, stuck=stuck), made(one=one, tick=tick)
 """.replace("ACK_WAIT_S", str(ACK_WAIT_S))
 
 
@@ -98,18 +106,18 @@ class Rig:
         assert found is not None
         return found
 
-    async def lines(self) -> list[LineView]:
-        """Every line of the thread log so far."""
+    async def lines(self, thread_id: str = "t") -> list[LineView]:
+        """Every line of a thread log so far."""
         out: list[LineView] = []
-        record = await self.log.next(self.scope, "t", 1)
+        record = await self.log.next(self.scope, thread_id, 1)
         while record is not None:
             out += [decode_line(line) for line in record.lines]
-            record = await self.log.next(self.scope, "t", record.stream_seq + 1)
+            record = await self.log.next(self.scope, thread_id, record.stream_seq + 1)
         return out
 
-    async def roots(self, run_id: str) -> list[str]:
+    async def roots(self, run_id: str, thread_id: str = "t") -> list[str]:
         """What the root lifecycle of a run said."""
-        return [v.data["event"] for v in await self.lines() if v.event_id.startswith(f"synth:{run_id}:")]
+        return [v.data["event"] for v in await self.lines(thread_id) if v.event_id.startswith(f"synth:{run_id}:")]
 
     async def running(self) -> rs.RunningRun:
         """The run that executes, once there is output of its first node."""
@@ -156,20 +164,25 @@ def _owe(run: rs.PendingRun) -> rs.OwedTerminal:
     return rs.OwedTerminal(run.run_id, run.log_seq, body.decode())
 
 
-@pytest.fixture
-async def rig(stack: Stack, nats_server: NatsServer, database_dsn: str, region: str, tmp_path: Path) -> Any:
-    (tmp_path / "agent.py").write_text(GRAPHS)
-    names = ("ok", "bad", "asks", "lasting", "hangs", "blocks", "sticks")
-    graphs = {name: f"./agent.py:{name}" for name in names}
-    stack.config = tmp_path / "langgraph.json"
-    stack.config.write_bytes(msgspec.json.encode({"graphs": graphs}))
-    connection = await connect(nats_server.url, "rig")
+async def opened_rig(stack: Stack, nats_url: str, folder: Path) -> Rig:
+    """A rig on the graphs above."""
+    (folder / "agent.py").write_text(GRAPHS)
+    names = ("ok", "bad", "asks", "lasting", "hangs", "blocks", "sticks", "ticks")
+    stack.config = folder / "langgraph.json"
+    stack.config.write_bytes(msgspec.json.encode({"graphs": {name: f"./agent.py:{name}" for name in names}}))
+    connection = await connect(nats_url, "rig")
     publisher = await open_publisher(connection)
-    yield Rig(
-        stack, connection, ControlLog(connection, publisher, region), ThreadLog(connection, publisher, region),
-        WorkQueue(publisher, region),
+    return Rig(
+        stack, connection, ControlLog(connection, publisher, stack.region),
+        ThreadLog(connection, publisher, stack.region), WorkQueue(publisher, stack.region),
     )  # fmt: skip
-    await connection.close()
+
+
+@pytest.fixture
+async def rig(stack: Stack, nats_server: NatsServer, tmp_path: Path) -> AsyncIterator[Rig]:
+    opened = await opened_rig(stack, nats_server.url, tmp_path)
+    yield opened
+    await opened.connection.close()
 
 
 async def test_success_error_interrupt_and_resume(rig: Rig) -> None:
@@ -334,3 +347,33 @@ async def test_a_crash_at_any_point_loses_and_doubles_nothing(rig: Rig, point: s
         assert (await rig.roots(each)).count("completed") == 1
     steps = [v.data["steps"] for v in await rig.lines() if v.method == "values"][-1]
     assert steps == ["in", "one", "in", "one"], "each run was applied once"
+
+
+async def test_a_broker_that_is_away_for_long_gives_no_run_a_second_attempt(
+    own_stack: Stack, own_nats: NatsServer, tmp_path: Path
+) -> None:
+    """20 live runs on two runners; afterwards every item is delivered again at once while its holder lives."""
+    rig = await opened_rig(own_stack, own_nats.url, tmp_path)
+    threads = [f"t{number}" for number in range(20)]
+    for _ in range(2):
+        await rig.runner(slipstream_ack_wait_s=str(OUTAGE_ACK_WAIT_S))
+    run_ids = {thread_id: await rig.start("ticks", thread_id) for thread_id in threads}
+
+    async def all_speak() -> bool:
+        logs = [await rig.lines(each) for each in threads]
+        return all(any(view.method == "custom" for view in lines) for lines in logs)
+
+    await until(all_speak, what="all runs execute")
+    own_nats.kill()
+    await asyncio.sleep(3 * OUTAGE_ACK_WAIT_S)  # The length of the outage is what is tested.
+    own_nats.start()
+
+    async def all_end() -> bool:
+        return all([(await rig.roots(run_ids[each], each))[-1:] == ["completed"] for each in threads])
+
+    await until(all_end, 60.0, what="all runs end")
+    for each in threads:
+        lines = await rig.lines(each)
+        assert [v.data["payload"]["tick"] for v in lines if v.method == "custom"] == list(range(200))
+        assert {v.event_id.split(":")[1] for v in lines if not v.event_id.startswith("synth")} == {"1"}
+    await rig.connection.close()
