@@ -82,14 +82,14 @@ class Rig:
         chosen = {"slipstream_ack_wait_s": str(ACK_WAIT_S), "slipstream_sweep_s": "3600", **settings}
         return await self.stack.spawn_runner(**chosen).ready()
 
-    async def start(self, graph_id: str, thread_id: str = "t", **created: Any) -> str:
+    async def start(self, graph_id: str, thread_id: str = "t", *, queued: bool = True, **created: Any) -> str:
         """Create a run; it is queued if it may execute."""
         run = rs.RunCreated(new_run_id(), thread_id, "a", graph_id, input={"steps": ["in"]}, thread_metadata={})
         run = msgspec.structs.replace(run, **created)
         decided, _ = await self.control.decide(
             self.scope, thread_id, lambda state: rs.create_run(state, run.run_id, 1, run, owe=_owe)
         )
-        if decided.state.running is None and decided.state.pending[0].run_id == run.run_id:
+        if queued and decided.state.running is None and decided.state.pending[0].run_id == run.run_id:
             await self.work.put(self.scope, thread_id, run.run_id)
         return run.run_id
 
@@ -347,6 +347,15 @@ async def test_a_crash_at_any_point_loses_and_doubles_nothing(rig: Rig, point: s
         assert (await rig.roots(each)).count("completed") == 1
     steps = [v.data["steps"] for v in await rig.lines() if v.method == "values"][-1]
     assert steps == ["in", "one", "in", "one"], "each run was applied once"
+
+
+async def test_a_run_without_a_work_item_is_found(rig: Rig) -> None:
+    """Whoever created it died before it was queued."""
+    await rig.stack.spawn_projector().ready()
+    run_id = await rig.start("ok", queued=False)
+    await rig.runner(slipstream_ack_wait_s="0.5", slipstream_sweep_s="0.5")
+    assert (await rig.ended(run_id)).status == "success"
+    assert await rig.attempts() == 1
 
 
 async def test_a_broker_that_is_away_for_long_gives_no_run_a_second_attempt(

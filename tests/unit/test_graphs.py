@@ -59,6 +59,12 @@ def test_a_described_graph_and_an_env_mapping(tmp_path: Path, monkeypatch: pytes
     assert graphs.descriptions == {"g": "D"}
 
 
+def test_an_aegra_json_is_taken_when_there_is_no_other(tmp_path: Path) -> None:
+    path = config(tmp_path, '{"graphs": {"g": "./agent.py:compiled"}, "http": {"app": "./app.py:app"}}')
+    path.rename(tmp_path / "aegra.json")
+    assert Graphs.load(path).ids == ["g"]
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

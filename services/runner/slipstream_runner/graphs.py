@@ -43,7 +43,9 @@ class LoadedGraph(msgspec.Struct):
 
 
 def read_config(path: Path) -> GraphConfig:
-    """Read and check the file. Raises: BadConfig."""
+    """Read and check the file; an `aegra.json` beside it has the same shape. Raises: BadConfig."""
+    if not path.exists() and path.with_name("aegra.json").exists():
+        path = path.with_name("aegra.json")
     try:
         config = msgspec.json.decode(path.read_bytes(), type=GraphConfig)
     except FileNotFoundError as error:
