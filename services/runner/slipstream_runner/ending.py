@@ -6,10 +6,11 @@ import logging
 
 import msgspec
 
+from slipstream_nats.owed import publish_owed
 from slipstream_runner.checkpoints import delete_of_run
 from slipstream_runner.execute import Outcome
 from slipstream_runner.runtime import Attempt, Runtime, now_ms
-from slipstream_runner.settling import publish_owed, put_next
+from slipstream_runner.settling import put_next
 from slipstream_runner.translate import Translator
 from slipstream_schemas import run_state as rs
 from slipstream_schemas.errors import Conflict, NotFound

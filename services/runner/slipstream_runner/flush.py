@@ -6,8 +6,8 @@ load rises. The queue is bounded: a graph that is faster than the log waits in `
 
 import asyncio
 
+from slipstream_nats.owed import publish_owed
 from slipstream_runner.runtime import Attempt, Runtime, now_ms
-from slipstream_runner.settling import publish_owed
 from slipstream_runner.translate import Draft, Translator, assemble
 from slipstream_schemas.limits import RUN_QUEUE_LINES_MAX
 from slipstream_schemas.record import OpenState, RecordHeader
