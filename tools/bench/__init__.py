@@ -1,0 +1,1 @@
+"""Measurements of Slipstream against its limits, taken in the same run: `just bench`."""
