@@ -5,12 +5,13 @@ from typing import Any
 from slipstream_api.openapi import DOCUMENT, PAGE
 
 SEED_OPERATION = "stream_thread_events_threads__thread_id__stream_events_post"
+STRINGS = {"items": {"type": "string"}, "type": "array"}
 SEED_PROPERTIES: dict[str, Any] = {
     "channels": {"items": {"type": "string"}, "type": "array"},
-    "namespaces": {"anyOf": [{"items": {"items": {"type": "string"}, "type": "array"}, "type": "array"}, {"type": "null"}]},
+    "namespaces": {"anyOf": [{"items": STRINGS, "type": "array"}, {"type": "null"}]},
     "depth": {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "null"}]},
     "since": {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "null"}]},
-}  # fmt: skip
+}
 
 
 def test_the_event_stream_is_the_seeds() -> None:

@@ -12,3 +12,15 @@ async def advance(database: Database, thread_key: str, fence: int) -> bool:
             thread_key, fence,
         )  # fmt: skip
     return done is not None
+
+
+CHECKPOINT_TABLES = ("checkpoint_writes", "checkpoint_blobs", "checkpoints")
+"""LangGraph's own tables; its saver creates them when a runner first starts."""
+
+
+async def forget_checkpoints(database: Database, thread_key: str) -> None:
+    """Delete a thread's checkpoints. Advance its fence first, or a late run writes new ones. Raises: Unavailable."""
+    async with database.connection() as connection, connection.transaction():
+        for table in CHECKPOINT_TABLES:
+            if await connection.fetchval("SELECT to_regclass($1)", table) is not None:
+                await connection.execute(f"DELETE FROM {table} WHERE thread_id=$1", thread_key)

@@ -5,6 +5,7 @@ import time
 from collections import OrderedDict
 
 from slipstream_api.fresh import FreshThreads
+from slipstream_api.sse import Heart
 from slipstream_nats import rpc
 from slipstream_nats.connection import Connection
 from slipstream_nats.controllog import ControlLog
@@ -38,7 +39,7 @@ class Context:
         self.fresh = FreshThreads()
         self.position = 0
         self.written = 0
-        self.closing = asyncio.Event()
+        self.heart = Heart()
         self._moved = asyncio.Event()
         self._assistants: OrderedDict[str, tuple[float, AssistantRow | None]] = OrderedDict()
 

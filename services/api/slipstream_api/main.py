@@ -43,13 +43,15 @@ async def run(settings: ServiceSettings) -> None:
         loop = asyncio.get_running_loop()
 
         def stop() -> None:
-            context.closing.set()
+            context.heart.close()
             server.should_exit = True
 
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop)
         log.info("ready: API on http://%s:%d", settings.host, settings.port)
+        beating = asyncio.create_task(context.heart.run())
         await server.serve(sockets=[listening])
+        beating.cancel()
 
 
 class _Server(uvicorn.Server):

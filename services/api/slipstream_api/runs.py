@@ -7,9 +7,11 @@ import msgspec
 
 from slipstream_api.context import Context
 from slipstream_nats import leases, owed
+from slipstream_postgres import fences
 from slipstream_schemas import run_state as rs
 from slipstream_schemas.errors import InvalidArgument, NotFound
 from slipstream_schemas.ids import derived_id, new_run_id
+from slipstream_schemas.subjects import thread_key
 from slipstream_schemas.terminal import terminal_body
 
 STRATEGIES = ("reject", "enqueue", "interrupt", "rollback")
@@ -186,6 +188,9 @@ async def delete_thread(context: Context, thread_id: str) -> None:
     _, seq = await context.control.decide(scope, thread_id, lambda state: rs.delete_thread(state, command_id, now_ms()))
     context.written = max(context.written, seq)
     # The lease shuts out whoever still writes; what it wrote before goes with the rest.
-    await leases.take(context.publisher, scope, thread_id, "api", "")
+    fence = await leases.take(context.publisher, scope, thread_id, "api", "")
+    key = thread_key(scope, thread_id)
+    await fences.advance(context.database, key, fence)
     await context.threads.purge(scope, thread_id)
+    await fences.forget_checkpoints(context.database, key)
     await context.control.purge_before(scope, thread_id, seq)

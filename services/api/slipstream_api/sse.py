@@ -20,58 +20,117 @@ HEARTBEAT: Final = b": heartbeat\n\n"
 NEWLINE: Final = b"\n"
 
 
+class Heart:
+    """The one timer of all open streams, and the word that ends them.
+
+    A thousand idle streams with timers of their own cost the API several times what this does.
+    """
+
+    def __init__(self) -> None:
+        self.beats = 0
+        self.is_closing = False
+        self._streams: set[asyncio.Event] = set()
+
+    def join(self, wake: asyncio.Event) -> None:
+        """Wake a stream at each beat from now on."""
+        self._streams.add(wake)
+
+    def leave(self, wake: asyncio.Event) -> None:
+        """The stream is over."""
+        self._streams.discard(wake)
+
+    def close(self) -> None:
+        """End every stream."""
+        self.is_closing = True
+        self._wake()
+
+    async def run(self) -> None:
+        """Beat for ever."""
+        while True:
+            await asyncio.sleep(SSE_HEARTBEAT_S)
+            self.beats += 1
+            self._wake()
+
+    def _wake(self) -> None:
+        for wake in self._streams:
+            wake.set()
+
+
 class Stream:
     """Answers with what `pieces` yields, until it ends, the client goes, or the process stops.
 
-    `keepalive` is sent when nothing else was for a while. `on_gone` is called when the client left before the end.
+    `keepalive` is sent when nothing else was since the last beat. `on_gone` is called when the client left before the
+    end.
     """
 
     def __init__(
-        self, pieces: AsyncGenerator[bytes], closing: asyncio.Event, headers: dict[str, str], *,
-        keepalive: bytes = HEARTBEAT, opening: bytes = HEARTBEAT, on_gone: Callable[[], Awaitable[None]] | None = None,
-    ) -> None:  # fmt: skip
-        self._pieces, self._closing, self._keepalive, self._on_gone = pieces, closing, keepalive, on_gone
+        self,
+        pieces: AsyncGenerator[bytes],
+        heart: Heart,
+        headers: dict[str, str],
+        *,
+        keepalive: bytes = HEARTBEAT,
+        opening: bytes = HEARTBEAT,
+        on_gone: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        self._pieces, self._heart, self._keepalive, self._on_gone = pieces, heart, keepalive, on_gone
         self._opening = opening
         self._headers = [(name.encode(), value.encode()) for name, value in headers.items()]
+        self._wake = asyncio.Event()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the response."""
         gone = asyncio.create_task(_gone(receive))
-        closing = asyncio.create_task(self._closing.wait())
-        reading: asyncio.Task[bytes] | None = None
+        gone.add_done_callback(self._notice)
+        self._heart.join(self._wake)
         is_gone = False
         try:
             await send({"type": "http.response.start", "status": 200, "headers": self._headers})
             await _send(send, self._opening)
-            while True:
-                reading = reading or asyncio.create_task(_next(self._pieces))
-                await asyncio.wait(
-                    {reading, gone, closing}, timeout=SSE_HEARTBEAT_S, return_when=asyncio.FIRST_COMPLETED
-                )
-                if gone.done():
-                    is_gone = True
-                    return
-                if reading.done():
-                    piece, reading = reading.result(), None
-                    await _send(send, piece)
-                elif closing.done():
-                    break
-                else:
-                    await _send(send, self._keepalive)
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
-        except _Ended:
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
+            is_gone = await self._pump(send, gone)
         except TimeoutError:
             is_gone = True
             log.warning("dropped a client of %s that read nothing for %.0f s", scope.get("path"), SSE_SEND_DEADLINE_S)
         except SlipstreamError as error:
             log.warning("the stream %s ended: %s", scope.get("path"), error.message)
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
         finally:
-            await _end(reading, gone, closing)
+            self._heart.leave(self._wake)
+            await _end(gone)
             await self._pieces.aclose()
             if is_gone and self._on_gone is not None:
                 await self._on_gone()
+        if not is_gone:
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _pump(self, send: Send, gone: "asyncio.Task[None]") -> bool:
+        """Send pieces and keepalives; whether the client has gone. Raises: TimeoutError, SlipstreamError."""
+        reading: asyncio.Task[bytes | None] | None = None
+        beats = self._heart.beats
+        try:
+            while True:
+                if reading is None:
+                    reading = asyncio.create_task(_next(self._pieces))
+                    reading.add_done_callback(self._notice)
+                await self._wake.wait()
+                self._wake.clear()
+                if gone.done():
+                    return True
+                if reading.done():
+                    piece, reading = reading.result(), None
+                    if piece is None:
+                        return False
+                    await _send(send, piece)
+                    beats = self._heart.beats
+                elif self._heart.is_closing:
+                    return False
+                elif beats != self._heart.beats:
+                    beats = self._heart.beats
+                    await _send(send, self._keepalive)
+        finally:
+            await _end(reading)
+
+    def _notice(self, _: object) -> None:
+        self._wake.set()
 
 
 class Empty:
@@ -86,19 +145,9 @@ class Empty:
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-async def _next(pieces: AsyncGenerator[bytes]) -> bytes:
-    try:
-        return await anext(pieces)
-    except StopAsyncIteration:
-        # A coroutine cannot raise StopAsyncIteration.
-        raise _Ended from None
-
-
-class _Ended(SlipstreamError):
-    """The pieces are over."""
-
-    def __init__(self) -> None:
-        super().__init__("the end")
+async def _next(pieces: AsyncGenerator[bytes]) -> bytes | None:
+    """The next piece, None at the end: a task cannot raise StopAsyncIteration."""
+    return await anext(pieces, None)
 
 
 async def _gone(receive: Receive) -> None:

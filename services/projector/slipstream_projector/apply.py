@@ -1,6 +1,5 @@
 """Applying records: their rows and the new position in one transaction, so that each counts exactly once."""
 
-import asyncio
 import logging
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -91,8 +90,3 @@ class Applier:
             return None
         view = decode_line(record.lines[line])
         return dumps(to_v1(view.data, (view.x or {}).get("p")))
-
-
-async def wait_for_turn(seconds: float) -> None:
-    """A pause between tries."""
-    await asyncio.sleep(seconds)

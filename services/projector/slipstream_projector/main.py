@@ -30,7 +30,8 @@ async def project(connection: Connection, database: Database, region: str) -> No
     publisher = await open_publisher(connection)
     applier = Applier(database, ThreadLog(connection, publisher, region))
     async with database.connection() as lock:
-        while not await lock.fetchval(f"SELECT pg_try_advisory_lock({LOCK_KEY})", region):
+        # A blocking lock would hold a statement open past its deadline, so the lock is tried.
+        while not await lock.fetchval(f"SELECT pg_try_advisory_lock({LOCK_KEY})", region):  # noqa: ASYNC110
             await asyncio.sleep(LOCK_WAIT_S)
         try:
             position = await positions.get(database, POSITION)

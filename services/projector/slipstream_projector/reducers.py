@@ -10,7 +10,7 @@ import msgspec
 
 from slipstream_schemas import run_state as rs
 from slipstream_schemas.codec import dumps
-from slipstream_schemas.subjects import Scope, thread_key
+from slipstream_schemas.subjects import Scope
 
 Statement = tuple[str, tuple[object, ...]]
 
@@ -37,7 +37,6 @@ RUN_STATUS = """UPDATE runs SET status=$3, updated_at=$4, attempt=GREATEST(attem
 DELETE_RUN = "DELETE FROM runs WHERE tenant=$1 AND run_id=$2 AND control_seq < $3"
 DELETE_RUNS = "DELETE FROM runs WHERE tenant=$1 AND thread_id=$2 AND control_seq < $3"
 DELETE_THREAD = "DELETE FROM threads WHERE tenant=$1 AND thread_id=$2 AND control_seq < $3"
-DELETE_FENCE = "DELETE FROM fences WHERE thread_key=$1"
 
 
 class Applied(msgspec.Struct, frozen=True):
@@ -74,9 +73,8 @@ def reduce(
             patched = msgspec.json.decode(transition.payload, type=rs.ThreadPatched)
             return [(PATCH_THREAD, (*applied.thread, dumps(patched.metadata), applied.at, stream_seq))]
         case "thread_deleted":
-            key = thread_key(scope, thread_id)
-            return [(DELETE_RUNS, (*applied.thread, stream_seq)), (DELETE_THREAD, (*applied.thread, stream_seq)),
-                    (DELETE_FENCE, (key,))]  # fmt: skip
+            # The fence stays: a late writer of the old thread must not find it gone.
+            return [(DELETE_RUNS, (*applied.thread, stream_seq)), (DELETE_THREAD, (*applied.thread, stream_seq))]
         case "run_created":
             return _run_created(transition, applied)
         case "run_started":

@@ -89,7 +89,7 @@ async def stream_events(request: AnyRequest, thread_id: str) -> ASGIApp:
     since = await _begin(context, thread_id, _cursor(request, body), chosen.channels)
     agent = request.headers.get("user-agent", "")
     pace = context.settings.sdk_events_per_s if agent.startswith(PACED_CLIENTS) else 0
-    return Stream(_pieces(context, thread_id, since, chosen, pace), context.closing, SSE_HEADERS)
+    return Stream(_pieces(context, thread_id, since, chosen, pace), context.heart, SSE_HEADERS)
 
 
 async def _pieces(

@@ -107,7 +107,7 @@ async def _stream_new(request: AnyRequest, thread_id: str, *, creates_thread: bo
     renderer = V1Renderer(accepted.run_id, runs.modes_of(body), bool(body.stream_subgraphs))
     on_gone = None if body.on_disconnect == "continue" else _canceller(context, accepted.thread_id, accepted.run_id)
     pieces = follow(context, accepted.thread_id, last_of(accepted.log_seq), renderer)
-    return Stream(pieces, context.closing, {**SSE_HEADERS, **places(accepted, "stream")}, on_gone=on_gone)
+    return Stream(pieces, context.heart, {**SSE_HEADERS, **places(accepted, "stream")}, on_gone=on_gone)
 
 
 def _canceller(context: Context, thread_id: str, run_id: str) -> Callable[[], Awaitable[None]]:
@@ -189,7 +189,7 @@ def _waiting(
         yield dumps(renderer.result())
 
     json_headers = {"content-type": "application/json", **headers}
-    return Stream(pieces(), context.closing, json_headers, keepalive=NEWLINE, opening=b"", on_gone=on_gone)
+    return Stream(pieces(), context.heart, json_headers, keepalive=NEWLINE, opening=b"", on_gone=on_gone)
 
 
 @get("/threads/{thread_id:str}/runs/{run_id:str}/join")
@@ -227,7 +227,7 @@ async def join_stream(request: AnyRequest, thread_id: str, run_id: str) -> ASGIA
     if last is None:
         since = last_of(await context.threads.last_seq(context.scope, thread_id))
         if is_over:
-            return Stream(_nothing(), context.closing, SSE_HEADERS)
+            return Stream(_nothing(), context.heart, SSE_HEADERS)
     elif last == (0, 0):
         since = last_of(place.log_seq)
     else:
@@ -238,9 +238,9 @@ async def join_stream(request: AnyRequest, thread_id: str, run_id: str) -> ASGIA
         since, skip = (last[0] - 1, last) if last[1] else (last[0], None)
     renderer.needs_opening = True
     if is_over and await _ends_before(context, thread_id, run_id, since):
-        return Stream(_nothing(), context.closing, SSE_HEADERS)
+        return Stream(_nothing(), context.heart, SSE_HEADERS)
     on_gone = _canceller(context, thread_id, run_id) if flag(request, "cancel_on_disconnect") else None
-    return Stream(follow(context, thread_id, since, renderer, skip), context.closing, SSE_HEADERS, on_gone=on_gone)
+    return Stream(follow(context, thread_id, since, renderer, skip), context.heart, SSE_HEADERS, on_gone=on_gone)
 
 
 async def _ends_before(context: Context, thread_id: str, run_id: str, since: int) -> bool:

@@ -1,0 +1,154 @@
+"""`slipstream dev` as a user meets it: it starts, serves, stops, and leaves nothing behind."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from testkit.stack import EXAMPLES, free_port
+from testkit.wait import until_now
+
+DEADLINE_S = 60.0
+
+
+class DevServer:
+    """A `slipstream dev` with a log of what it says."""
+
+    def __init__(self, state_dir: Path, config: Path = EXAMPLES, port: int | None = None) -> None:
+        self.port = port or free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.log = state_dir.parent / f"dev-{self.port}.log"
+        command = [sys.executable, "-m", "slipstream_cli.main", "dev", "--config", str(config), "--port",
+                   str(self.port), "--state-dir", str(state_dir)]  # fmt: skip
+        unset = ("NATS_URL", "DATABASE_URL")
+        env = {k: v for k, v in os.environ.items() if k not in unset and not k.startswith("SLIPSTREAM_")}
+        env["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+        with self.log.open("ab") as out:
+            self.process = subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
+
+    @property
+    def text(self) -> str:
+        """What it has said so far."""
+        return self.log.read_text()
+
+    def ready(self) -> "DevServer":
+        """Wait for its ready line."""
+        until_now(self._is_ready, DEADLINE_S, "slipstream dev is ready")
+        return self
+
+    def _is_ready(self) -> bool:
+        assert self.process.poll() is None, self.text[-3000:]
+        return "| ready in" in self.text
+
+    def family(self) -> list[psutil.Process]:
+        """It and all that it has started."""
+        own = psutil.Process(self.process.pid)
+        return [own, *own.children(recursive=True)]
+
+    def end(self, number: int) -> int:
+        """Send a signal and wait; the exit code."""
+        self.process.send_signal(number)
+        return self.process.wait(DEADLINE_S)
+
+
+@pytest.fixture
+def servers() -> Iterator[list[DevServer]]:
+    """Servers to be killed when the test is over."""
+    started: list[DevServer] = []
+    yield started
+    for server in started:
+        if server.process.poll() is None:
+            server.process.kill()
+            server.process.wait()
+
+
+def gone(family: list[psutil.Process]) -> bool:
+    """Whether nothing of it lives."""
+    return not any(each.is_running() and each.status() != psutil.STATUS_ZOMBIE for each in family if exists(each))
+
+
+def exists(process: psutil.Process) -> bool:
+    """Whether the kernel still knows it."""
+    return psutil.pid_exists(process.pid)
+
+
+def count_to(url: str, thread: str, steps: int) -> dict[str, int]:
+    """Run the counter on a thread of its own."""
+    with httpx.Client(base_url=url, timeout=DEADLINE_S) as client:
+        client.post("/threads", json={"thread_id": thread}).raise_for_status()
+        run = {"assistant_id": "counter", "input": {"steps": steps, "delay_s": 0.01}}
+        found: dict[str, int] = client.post(f"/threads/{thread}/runs/wait", json=run).raise_for_status().json()
+        return found
+
+
+def test_it_serves_stops_and_remembers(tmp_path: Path, servers: list[DevServer]) -> None:
+    servers.append(DevServer(tmp_path / "state").ready())
+    assert count_to(servers[0].url, "t1", 3)["count"] == 3
+    page = httpx.get(f"{servers[0].url}/docs")
+    assert page.status_code == 200 and "stream/events" in page.text
+    family = servers[0].family()
+    assert len(family) >= 6
+    assert servers[0].end(signal.SIGTERM) == 0, servers[0].text[-3000:]
+    until_now(lambda: gone(family), DEADLINE_S, "every process is gone")
+    servers.append(DevServer(tmp_path / "state").ready())
+    assert httpx.get(f"{servers[1].url}/threads/t1").json()["values"]["count"] == 3
+    assert servers[1].end(signal.SIGINT) == 0
+
+
+def test_killed_it_leaves_nothing_running_and_loses_nothing(tmp_path: Path, servers: list[DevServer]) -> None:
+    servers.append(DevServer(tmp_path / "state").ready())
+    assert count_to(servers[0].url, "t1", 2)["count"] == 2
+    family = servers[0].family()
+    servers[0].end(signal.SIGKILL)
+    until_now(lambda: gone(family), DEADLINE_S, "every process is gone")
+    servers.append(DevServer(tmp_path / "state").ready())
+    assert httpx.get(f"{servers[1].url}/threads/t1").json()["values"]["count"] == 2
+
+
+def test_a_taken_port_and_a_taken_state_folder_are_said_before_anything_starts(
+    tmp_path: Path, servers: list[DevServer]
+) -> None:
+    servers.append(DevServer(tmp_path / "state").ready())
+    same_port = DevServer(tmp_path / "other", port=servers[0].port)
+    assert same_port.process.wait(DEADLINE_S) == 1
+    assert f"port {servers[0].port}" in same_port.text and "--port" in same_port.text
+    same_state = DevServer(tmp_path / "state")
+    assert same_state.process.wait(DEADLINE_S) == 1
+    assert str(servers[0].process.pid) in same_state.text and "--state-dir" in same_state.text
+
+
+def test_a_missing_config_says_what_to_write(tmp_path: Path) -> None:
+    server = DevServer(tmp_path / "state", tmp_path / "langgraph.json")
+    assert server.process.wait(DEADLINE_S) == 1
+    assert "does not exist" in server.text and '"graphs"' in server.text
+
+
+GRAPH = """from typing import TypedDict
+from langgraph.graph import START, StateGraph
+class S(TypedDict, total=False):
+    said: str
+graph = StateGraph(S).add_node("say", lambda s: {{"said": "{word}"}}).add_edge(START, "say").compile()
+"""
+
+
+def test_changed_code_is_served_without_a_restart(tmp_path: Path, servers: list[DevServer]) -> None:
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "langgraph.json").write_text('{"graphs": {"g": "./g.py:graph"}}')
+    (project / "g.py").write_text(GRAPH.format(word="before"))
+    servers.append(DevServer(tmp_path / "state", project / "langgraph.json").ready())
+
+    def said() -> str:
+        answer = httpx.post(f"{servers[0].url}/runs/wait", json={"assistant_id": "g", "input": {}}, timeout=DEADLINE_S)
+        return str(answer.json()["said"])
+
+    assert said() == "before"
+    (project / "g.py").write_text(GRAPH.format(word="after"))
+    until_now(lambda: said() == "after", DEADLINE_S, "the new code is served")
+    assert "g.py changed" in servers[0].text
