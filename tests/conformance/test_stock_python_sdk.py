@@ -11,7 +11,7 @@ from testkit.stack import Stack
 from testkit.wait import until
 
 DEADLINE_S = 30
-HELLO = {"messages": [{"role": "user", "content": "hello"}]}
+HELLO: dict[str, Any] = {"messages": [{"role": "user", "content": "hello"}]}
 
 
 def client(live: Stack) -> LangGraphClient:
@@ -32,7 +32,7 @@ async def test_runs_stream_in_every_mode(live: Stack) -> None:
     async for part in sdk.runs.stream(await new_thread(sdk), "chat", input=HELLO, stream_mode=modes):
         events.append(part.event)
         if part.event == "messages":
-            text += part.data[0]["content"]  # type: ignore[index]
+            text += part.data[0]["content"]
     assert events[0] == "metadata"
     assert {"values", "updates", "messages", "tasks", "checkpoints", "debug"} <= set(events)
     assert text.startswith("You said: hello.")
@@ -43,7 +43,7 @@ async def test_messages_mode_shows_the_message_growing(live: Stack) -> None:
     seen: list[str] = []
     async for part in sdk.runs.stream(await new_thread(sdk), "chat", input=HELLO, stream_mode="messages"):
         if part.event == "messages/partial":
-            seen.append(part.data[0]["content"])  # type: ignore[index]
+            seen.append(part.data[0]["content"])
     assert len(seen) > 5 and all(later.startswith(earlier) for earlier, later in itertools.pairwise(seen))
 
 

@@ -75,7 +75,7 @@ def gone(family: list[psutil.Process]) -> bool:
 
 def exists(process: psutil.Process) -> bool:
     """Whether the kernel still knows it."""
-    return psutil.pid_exists(process.pid)
+    return bool(psutil.pid_exists(process.pid))
 
 
 def count_to(url: str, thread: str, steps: int) -> dict[str, int]:

@@ -164,7 +164,7 @@ async def test_rows_rebuilt_from_the_log_equal_the_old_ones(stack: Stack) -> Non
         ):
             thread_id = str(uuid.uuid4())
             await client.http.post("/threads", json={"thread_id": thread_id, "metadata": {"kept": graph}})
-            run = {"assistant_id": graph, "input": {"messages": []} if graph == "chat" else given_input}
+            run: dict[str, Any] = {"assistant_id": graph, "input": {"messages": []} if graph == "chat" else given_input}
             await client.http.post(f"/threads/{thread_id}/runs/wait", json=run)
             await client.http.get(f"/threads/{thread_id}")
     for service in stack.services:

@@ -7,6 +7,7 @@ import statistics
 import tempfile
 import time
 import uuid
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -202,7 +203,7 @@ def main() -> None:
         print(json.dumps({"cores": psutil.cpu_count(), "runners": options.runners}))
         for name, value in asyncio.run(raw_nats(nats.url)).items():
             show(name, value)
-        bare = {name: best(lambda name=name: bare_astream(name, 1000)) for name in ("customs", "tokens")}
+        bare = {name: best(partial(bare_astream, name, 1000)) for name in ("customs", "tokens")}
         for name, value in bare.items():
             show(f"bare astream of {name} (chunks/s)", value)
         with Stack(nats.url, postgres.dsn, "local", root / "stack", GRAPHS) as stack:

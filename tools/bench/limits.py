@@ -1,11 +1,11 @@
 """The limits of this machine, beside which our figures are read: raw nats-py, bare `astream`."""
 
 import asyncio
-import sys
 import time
-from pathlib import Path
+from collections.abc import Callable, Coroutine
 from typing import Any
 
+from bench.graphs import bench_graphs
 from slipstream_nats.connection import connect
 from slipstream_nats.provision import provision
 from slipstream_nats.publisher import open_publisher
@@ -38,11 +38,6 @@ async def raw_nats(url: str, count: int = 5000) -> dict[str, float]:
 
 async def bare_astream(name: str, count: int) -> float:
     """Chunks a second of `graph.astream` in all modes, in this process, without a checkpointer."""
-    folder = str(Path(__file__).parent / "graphs")
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
-    import bench_graphs
-
     graph: Any = getattr(bench_graphs, name)
     begun = time.perf_counter()
     async for _ in graph.astream({"count": count}, stream_mode=MODES, subgraphs=True, version="v1"):
@@ -50,6 +45,6 @@ async def bare_astream(name: str, count: int) -> float:
     return count / (time.perf_counter() - begun)
 
 
-def best(work: Any, times: int = 3) -> float:
+def best(work: Callable[[], Coroutine[Any, Any, float]], times: int = 3) -> float:
     """The best of some tries: noise only ever slows."""
     return max(asyncio.run(work()) for _ in range(times))

@@ -29,13 +29,13 @@ class Tokens(BaseChatModel):
         return "bench"
 
     def _generate(self, messages: list[BaseMessage], *args: Any, **kwargs: Any) -> ChatResult:
-        return ChatResult(generations=[ChatGeneration(message=AIMessage(CHUNK * self.count))])
+        return ChatResult(generations=[ChatGeneration(message=AIMessage(content=CHUNK * self.count))])
 
     async def _astream(
         self, messages: list[BaseMessage], stop: list[str] | None = None, run_manager: Any = None, **kwargs: Any
     ) -> AsyncIterator[ChatGenerationChunk]:
         for number in range(self.count):
-            piece = ChatGenerationChunk(message=AIMessageChunk(CHUNK))
+            piece = ChatGenerationChunk(message=AIMessageChunk(content=CHUNK))
             if run_manager is not None:
                 await run_manager.on_llm_new_token(CHUNK, chunk=piece)
             yield piece
