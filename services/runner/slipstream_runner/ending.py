@@ -14,6 +14,7 @@ from slipstream_runner.settling import put_next
 from slipstream_runner.translate import Translator
 from slipstream_schemas import run_state as rs
 from slipstream_schemas.errors import Conflict, NotFound
+from slipstream_schemas.limits import PUBLISH_OUTAGE_S
 from slipstream_schemas.terminal import Interrupt, RootStatus, terminal_body
 
 log = logging.getLogger("slipstream.runner")
@@ -111,7 +112,8 @@ async def _end(
             raise _Cancelled(cancel)
         return rs.end_run(state, command_id, now_ms(), ended, owed, open_interrupts, frozenset(attempt.settled))
 
-    transition, _ = await runtime.control.decide(attempt.scope, attempt.thread_id, decide)
+    # The holder keeps its run through a broker outage; giving up early would cost the run an attempt.
+    transition, _ = await runtime.control.decide(attempt.scope, attempt.thread_id, decide, outage_s=PUBLISH_OUTAGE_S)
     return transition.state, owed
 
 
@@ -127,6 +129,7 @@ async def _roll_back(runtime: Runtime, attempt: Attempt) -> tuple[rs.ThreadState
         attempt.scope,
         attempt.thread_id,
         lambda state: rs.roll_back_run(state, command_id, now_ms(), rolled, attempt.number, owed),
+        outage_s=PUBLISH_OUTAGE_S,
     )
     return transition.state, owed
 

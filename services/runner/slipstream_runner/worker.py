@@ -35,10 +35,11 @@ class Worker:
         self.held: dict[tuple[str, str], Attempt] = {}
         self.flushers: dict[str, Flusher] = {}
         self._stopping = False
+        self._puller: WorkPuller | None = None
 
     async def work(self) -> None:
         """Take and execute runs until stopped."""
-        puller = WorkPuller(self._runtime.connection, self._runtime.settings.region)
+        puller = self._puller = WorkPuller(self._runtime.connection, self._runtime.settings.region)
         await puller.open()
         while not self._stopping:
             free = self._runtime.settings.runner_slots - len(self._tasks)
@@ -50,12 +51,13 @@ class Worker:
                 task = asyncio.create_task(self._one(item))
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
-        with contextlib.suppress(SlipstreamError):
-            await puller.give_back()
 
     async def drain(self) -> None:
         """Take nothing new; give running runs their grace period, then hand them back."""
         self._stopping = True
+        if self._puller is not None:
+            with contextlib.suppress(SlipstreamError):
+                await self._puller.close()
         if self._tasks:
             log.info("draining: %d runs have %.0f s to end", len(self._tasks), self._runtime.settings.drain_grace_s)
             await asyncio.wait(self._tasks, timeout=self._runtime.settings.drain_grace_s)
