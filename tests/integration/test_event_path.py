@@ -5,12 +5,14 @@ import uuid
 from typing import Any
 
 import httpx
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from slipstream_nats.connection import connect
 from slipstream_postgres.pool import open_database
 from slipstream_projector.rebuild import checksum, rebuild
+from slipstream_schemas.errors import Conflict
 from testkit.client import ALL_CHANNELS, Client, Frame, frames
 from testkit.stack import Stack
 from testkit.wait import until
@@ -167,10 +169,12 @@ async def test_rows_rebuilt_from_the_log_equal_the_old_ones(stack: Stack) -> Non
             run: dict[str, Any] = {"assistant_id": graph, "input": {"messages": []} if graph == "chat" else given_input}
             await client.http.post(f"/threads/{thread_id}/runs/wait", json=run)
             await client.http.get(f"/threads/{thread_id}")
-    for service in stack.services:
-        service.kill()
     connection, database = await connect(stack.nats_url, "test"), await open_database(stack.dsn)
     try:
+        with pytest.raises(Conflict, match="projector"):
+            await rebuild(connection, database, stack.region, lambda done, total: None)
+        for service in stack.services:
+            service.kill()
         before = await checksum(database)
         applied = await rebuild(connection, database, stack.region, lambda done, total: None)
         assert applied >= 12

@@ -13,6 +13,7 @@ from slipstream_nats.threadlog import ThreadLog
 from slipstream_postgres import positions
 from slipstream_postgres.pool import Database, open_database
 from slipstream_projector.apply import POSITION, Applier
+from slipstream_projector.lock import TRY_LOCK, UNLOCK
 from slipstream_schemas import subjects
 from slipstream_schemas.errors import SlipstreamError, Unavailable
 from slipstream_schemas.settings import ServiceSettings, log_to_stderr, settings_from_environment
@@ -22,7 +23,6 @@ log = logging.getLogger("slipstream.projector")
 LOCK_WAIT_S = 0.5
 RETRY_WAIT_S = 0.5
 ANNOUNCE_S = 1.0
-LOCK_KEY = "hashtext('slipstream projector ' || $1)"
 
 
 async def project(connection: Connection, database: Database, region: str) -> None:
@@ -31,7 +31,7 @@ async def project(connection: Connection, database: Database, region: str) -> No
     applier = Applier(database, ThreadLog(connection, publisher, region))
     async with database.connection() as lock:
         # A blocking lock would hold a statement open past its deadline, so the lock is tried.
-        while not await lock.fetchval(f"SELECT pg_try_advisory_lock({LOCK_KEY})", region):  # noqa: ASYNC110
+        while not await lock.fetchval(TRY_LOCK, region):  # noqa: ASYNC110
             await asyncio.sleep(LOCK_WAIT_S)
         try:
             position = await positions.get(database, POSITION)
@@ -39,7 +39,7 @@ async def project(connection: Connection, database: Database, region: str) -> No
             await _follow(connection, applier, region, position)
         finally:
             with contextlib.suppress(Exception):
-                await lock.execute(f"SELECT pg_advisory_unlock({LOCK_KEY})", region)
+                await lock.execute(UNLOCK, region)
 
 
 async def _follow(connection: Connection, applier: Applier, region: str, position: int) -> None:

@@ -1,23 +1,29 @@
 """Rebuilding the rows from record 1, and a checksum that says whether they are the same."""
 
+import asyncio
 import hashlib
 import sys
 import time
 from collections.abc import Callable
+from typing import Any
 
 from slipstream_nats.connection import Connection
 from slipstream_nats.pull import open_pull
 from slipstream_nats.threadlog import ThreadLog
 from slipstream_postgres.pool import Database
 from slipstream_projector.apply import Applier
+from slipstream_projector.lock import TRY_LOCK, UNLOCK
 from slipstream_schemas import subjects
-from slipstream_schemas.errors import Unavailable
+from slipstream_schemas.errors import Conflict, Unavailable
 
 KEEP = "CREATE TEMP TABLE kept ON COMMIT PRESERVE ROWS AS SELECT tenant, thread_id, values FROM threads"
 RESTORE = """UPDATE threads t SET values=k.values FROM kept k
  WHERE t.tenant=k.tenant AND t.thread_id=k.thread_id AND t.values IS NULL AND k.values IS NOT NULL"""
 CHECKSUM = """SELECT md5(coalesce(string_agg(row, '' ORDER BY row), '')) FROM
  (SELECT md5(t::text) AS row FROM threads t UNION ALL SELECT md5(r::text) FROM runs r) rows"""
+
+ALONE_DEADLINE_S = 5.0
+ALONE_WAIT_S = 0.1
 
 Progress = Callable[[int, int], None]
 
@@ -38,6 +44,7 @@ async def rebuild(connection: Connection, database: Database, region: str, progr
         raise Unavailable(f"cannot read the control log: {info['error'].get('description')}")
     last = await _last_control_seq(connection, region)
     async with database.connection() as keeper:
+        await _be_alone(keeper, region)
         await keeper.execute(KEEP)
         await keeper.execute("TRUNCATE threads, runs, positions, quarantine")
         applied = 0
@@ -54,7 +61,19 @@ async def rebuild(connection: Connection, database: Database, region: str, progr
                         break
         await keeper.execute(RESTORE)
         await keeper.execute("DROP TABLE kept")
+        await keeper.execute(UNLOCK, region)
     return applied
+
+
+async def _be_alone(connection: Any, region: str) -> None:
+    """Take the place of the region's projector. Raises: Conflict when one is active and stays so."""
+    try:
+        async with asyncio.timeout(ALONE_DEADLINE_S):
+            # The lock of a projector that was just killed is free as soon as Postgres has noticed.
+            while not await connection.fetchval(TRY_LOCK, region):  # noqa: ASYNC110
+                await asyncio.sleep(ALONE_WAIT_S)
+    except TimeoutError as error:
+        raise Conflict("a projector of this region is running: stop it, then rebuild") from error
 
 
 async def _last_control_seq(connection: Connection, region: str) -> int:

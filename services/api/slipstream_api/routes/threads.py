@@ -185,12 +185,10 @@ async def state_of(context: Context, thread_id: str, subgraphs: bool, checkpoint
         return EMPTY_STATE
     question = {
         "ask": "state",
-        "question": "state",
         "graph_id": graph_id,
         "checkpoint": {"checkpoint_id": checkpoint_id} if checkpoint_id else {},
         "tenant": context.scope.tenant,
         "thread_id": thread_id,
-        "checkpoint_id": checkpoint_id,
         "subgraphs": subgraphs,
     }
     subject = subjects.graph_rpc(context.settings.region, graph_id)
