@@ -142,6 +142,8 @@ async def test_repeats_with_an_idempotency_key_create_once(live: Stack) -> None:
         assert len(set(runs)) == 1
         await client.http.get(f"{path}/{runs[0]}/join")
         assert (await client.http.post(path, json=run, headers=key)).json()["run_id"] == runs[0]
+        other = {**run, "input": {"steps": 2}}
+        assert (await client.http.post(path, json=other, headers=key)).status_code == 422
         assert len((await client.http.get(path)).json()) == 1
 
 

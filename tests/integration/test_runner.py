@@ -335,7 +335,9 @@ async def test_a_run_crashes_only_so_often(rig: Rig) -> None:
     assert (ended.status, ended.attempt) == ("error", 5)
 
 
-@pytest.mark.parametrize("point", ["delivered", "leased", "started", "output", "ended", "terminal", "next_work"])
+@pytest.mark.parametrize(
+    "point", ["delivered", "leased", "started", "output", "ended", "terminal", "next_work", "acknowledged"]
+)
 async def test_a_crash_at_any_point_loses_and_doubles_nothing(rig: Rig, point: str) -> None:
     first = await rig.runner(slipstream_crashpoint=point)
     run_id = await rig.start("ok")

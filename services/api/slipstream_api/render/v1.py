@@ -15,7 +15,6 @@ from slipstream_schemas.lines import LineView, decode_line
 from slipstream_schemas.seq import pack
 from slipstream_schemas.state_forms import INTERRUPT, to_v1
 
-MODES: Final = ("values", "messages", "messages-tuple", "tasks", "checkpoints", "updates", "events", "debug", "custom")
 TERMINAL: Final = frozenset({"completed", "failed", "interrupted"})
 
 Event = tuple[str, Any]
