@@ -133,7 +133,7 @@ async def test_a_client_that_leaves_cancels_its_run_unless_it_says_otherwise(liv
 
 async def test_repeats_with_an_idempotency_key_create_once(live: Stack) -> None:
     async with Client(live.url) as client:
-        key = {"idempotency-key": str(uuid.uuid4())}
+        key, second = {"idempotency-key": str(uuid.uuid4())}, {"idempotency-key": str(uuid.uuid4())}
         threads = [(await client.http.post("/threads", json={}, headers=key)).json()["thread_id"] for _ in range(3)]
         assert len(set(threads)) == 1
         run = {"assistant_id": "counter", "input": {"steps": 1, "delay_s": 0.0}}
@@ -142,9 +142,14 @@ async def test_repeats_with_an_idempotency_key_create_once(live: Stack) -> None:
         assert len(set(runs)) == 1
         await client.http.get(f"{path}/{runs[0]}/join")
         assert (await client.http.post(path, json=run, headers=key)).json()["run_id"] == runs[0]
+        command = {"id": 1, "method": "run.start", "params": run}
+        started = [
+            await client.http.post(f"/threads/{threads[0]}/commands", json=command, headers=second) for _ in "ab"
+        ]
+        assert len({answer.json()["result"]["run_id"] for answer in started} - set(runs)) == 1
         other = {**run, "input": {"steps": 2}}
         assert (await client.http.post(path, json=other, headers=key)).status_code == 422
-        assert len((await client.http.get(path)).json()) == 1
+        assert len((await client.http.get(path)).json()) == 2
 
 
 async def test_what_a_stream_has_shown_a_get_agrees_with_on_any_instance(stack: Stack) -> None:

@@ -8,7 +8,9 @@ import msgspec
 from slipstream_api.context import Context
 from slipstream_nats import leases, owed
 from slipstream_postgres import fences
+from slipstream_postgres import runs as rows
 from slipstream_schemas import run_state as rs
+from slipstream_schemas.codec import to_plain
 from slipstream_schemas.errors import InvalidArgument, NotFound
 from slipstream_schemas.ids import derived_id, new_run_id
 from slipstream_schemas.subjects import thread_key
@@ -151,6 +153,25 @@ async def accept(
     context.written = max(context.written, seq)
     await context.work.put_next(scope, thread_id, transition.state)
     return Accepted(created.run_id, thread_id, seq, created.log_seq, not existed)
+
+
+async def repeated(context: Context, created: rs.RunCreated, key: str | None) -> Accepted | None:
+    """The run that this `Idempotency-Key` has created before, None for a new one.
+
+    Raises: InvalidArgument when the key was used with another body, Unavailable.
+    """
+    if key is None:
+        return None
+    tenant = context.scope.tenant
+    place = await rows.place(context.database, tenant, created.run_id)
+    row = None if place is None else await rows.get(context.database, tenant, created.run_id)
+    if place is None or row is None:
+        return None
+    same = msgspec.json.decode(row.kwargs) == to_plain(created.kwargs) and row.assistant_id == created.assistant_id
+    if not same:
+        text = "this Idempotency-Key was used with another body"
+        raise InvalidArgument(text, ("header", "idempotency-key"), "idempotency_key_reused")
+    return Accepted(place.run_id, place.thread_id, 0, place.log_seq, False)
 
 
 def owe(run: rs.PendingRun, at_ms: int) -> rs.OwedTerminal:

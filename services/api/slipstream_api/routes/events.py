@@ -9,7 +9,7 @@ from litestar import Request, Response, post
 from litestar.types import ASGIApp
 
 from slipstream_api import runs
-from slipstream_api.bodies import convert, decode, read
+from slipstream_api.bodies import convert, decode, idempotency_key, read
 from slipstream_api.context import Context
 from slipstream_api.problems import as_json
 from slipstream_api.render import v2
@@ -159,13 +159,14 @@ async def commands(request: AnyRequest, thread_id: str) -> Response[bytes]:
     envelope = await _envelope(request)
     if not isinstance(envelope, CommandEnvelope):
         return envelope
+    key = idempotency_key(request)
     if envelope.id < 0:
         return _error(None, "invalid_argument", "id: Input should be greater than or equal to 0", 400)
     try:
         if envelope.method == "run.start":
-            accepted = await _run_start(context, thread_id, envelope.params)
+            accepted = await _run_start(context, thread_id, envelope.params, key)
         elif envelope.method == "input.respond":
-            accepted = await _input_respond(context, thread_id, envelope.params)
+            accepted = await _input_respond(context, thread_id, envelope.params, key)
         else:
             return _error(envelope.id, "unknown_command", f"Unknown command: {envelope.method[:80]}")
     except errors.Unavailable:
@@ -177,21 +178,24 @@ async def commands(request: AnyRequest, thread_id: str) -> Response[bytes]:
     return _success(envelope.id, {"run_id": accepted.run_id}, accepted)
 
 
-async def _run_start(context: Context, thread_id: str, params: dict[str, Any]) -> runs.Accepted:
+async def _run_start(context: Context, thread_id: str, params: dict[str, Any], key: str | None) -> runs.Accepted:
     start = convert(params, RunStartParams)
     body = runs.RunCreate(
         start.assistant_id, input=start.input, config=start.config, metadata=start.metadata,
         multitask_strategy=start.multitask_strategy, interrupt_before=start.interrupt_before,
         interrupt_after=start.interrupt_after,
     )  # fmt: skip
-    created = await runs.resolve(context, thread_id, body, creates_thread=True)
+    created = await runs.resolve(context, thread_id, body, key=key, creates_thread=True)
+    known = await runs.repeated(context, created, key)
+    if known is not None:
+        return known
     accepted = await runs.accept(context, created, resumes=True)
     if accepted.created_thread:
         context.fresh.note(thread_id)
     return accepted
 
 
-async def _input_respond(context: Context, thread_id: str, params: dict[str, Any]) -> runs.Accepted:
+async def _input_respond(context: Context, thread_id: str, params: dict[str, Any], key: str | None) -> runs.Accepted:
     respond = convert(params, InputRespondParams)
     if respond.responses is not None:
         answers = [(e.interrupt_id, tuple(e.namespace), e.response) for e in respond.responses]
@@ -206,7 +210,10 @@ async def _input_respond(context: Context, thread_id: str, params: dict[str, Any
     command.update({k: v for k, v in (("update", respond.update), ("goto", respond.goto)) if v is not None})
     graph_id = await _graph_of(context, thread_id)
     body = runs.RunCreate(graph_id, command=command, config=respond.config, metadata=respond.metadata)
-    created = await runs.resolve(context, thread_id, body)
+    created = await runs.resolve(context, thread_id, body, key=key)
+    known = await runs.repeated(context, created, key)
+    if known is not None:
+        return known
     expected = tuple(rs.OpenInterrupt(interrupt_id, namespace) for interrupt_id, namespace, _ in answers)
     return await runs.accept(context, created, expected)
 

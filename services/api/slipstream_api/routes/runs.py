@@ -19,7 +19,7 @@ from slipstream_nats.cursor import CursorLost
 from slipstream_postgres import runs as run_rows
 from slipstream_postgres.rows import RunPlace, RunRow
 from slipstream_schemas import run_state as rs
-from slipstream_schemas.codec import dumps, to_plain
+from slipstream_schemas.codec import dumps
 from slipstream_schemas.errors import InvalidArgument, NotFound, Unavailable
 from slipstream_schemas.ids import check_run_id, check_thread_id, new_thread_id
 from slipstream_schemas.limits import CREATE_PROJECTION_WAIT_S, PROJECTION_WAIT_S, SEARCH_LIMIT_MAX
@@ -48,21 +48,10 @@ async def start(
     if body.on_disconnect not in (None, "cancel", "continue"):
         raise InvalidArgument("Expected one of cancel, continue", ("body", "on_disconnect"), "literal_error")
     created = await runs.resolve(context, thread_id, body, key=key, creates_thread=creates_thread)
-    if key is not None:
-        known = await run_rows.place(context.database, context.scope.tenant, created.run_id)
-        if known is not None:
-            await _check_same(context, created)
-            return body, runs.Accepted(known.run_id, known.thread_id, 0, known.log_seq, False)
+    known = await runs.repeated(context, created, key)
+    if known is not None:
+        return body, known
     return body, await runs.accept(context, created)
-
-
-async def _check_same(context: Context, created: rs.RunCreated) -> None:
-    """A key names one request. Raises: InvalidArgument when it was used with another body."""
-    row = await run_rows.get(context.database, context.scope.tenant, created.run_id)
-    same = row is not None and msgspec.json.decode(row.kwargs) == to_plain(created.kwargs)
-    if not same or (row is not None and row.assistant_id != created.assistant_id):
-        text = "this Idempotency-Key was used with another body"
-        raise InvalidArgument(text, ("header", "idempotency-key"), "idempotency_key_reused")
 
 
 async def row_of(context: Context, thread_id: str, run_id: str) -> RunRow:
