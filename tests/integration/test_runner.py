@@ -1,6 +1,7 @@
 """A runner process on a real log: what it makes of runs, and what becomes of them when it is disturbed."""
 
 import asyncio
+import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -77,10 +78,13 @@ class Rig:
         self.stack, self.connection, self.control, self.log, self.work = stack, connection, control, log, work
         self.scope = Scope(region=stack.region)
 
+    def settings(self, **chosen: str) -> dict[str, str]:
+        """What a runner of this rig is started with."""
+        return {"slipstream_ack_wait_s": str(ACK_WAIT_S), "slipstream_sweep_s": "3600", **chosen}
+
     async def runner(self, **settings: str) -> Service:
         """A runner that is ready."""
-        chosen = {"slipstream_ack_wait_s": str(ACK_WAIT_S), "slipstream_sweep_s": "3600", **settings}
-        return await self.stack.spawn_runner(**chosen).ready()
+        return await self.stack.spawn_runner(**self.settings(**settings)).ready()
 
     async def start(self, graph_id: str, thread_id: str = "t", *, queued: bool = True, **created: Any) -> str:
         """Create a run; it is queued if it may execute."""
@@ -328,8 +332,8 @@ async def test_a_run_crashes_only_so_often(rig: Rig) -> None:
     """A run that kills its runner each time ends as an error, and the thread goes on."""
     run_id = await rig.start("ok")
     for _ in range(4):
-        runner = await rig.runner(slipstream_crashpoint="started")
-        await asyncio.to_thread(runner.process.wait, 20)
+        runner = rig.stack.spawn_runner(**rig.settings(slipstream_crashpoint="started"))
+        assert await runner.ended() == -signal.SIGKILL
     await rig.runner()
     ended = await rig.ended(run_id)
     assert (ended.status, ended.attempt) == ("error", 5)
@@ -342,7 +346,7 @@ async def test_a_crash_at_any_point_loses_and_doubles_nothing(rig: Rig, point: s
     first = await rig.runner(slipstream_crashpoint=point)
     run_id = await rig.start("ok")
     following = await rig.start("ok")
-    await asyncio.to_thread(first.process.wait, 20)
+    assert await first.ended() == -signal.SIGKILL
     await rig.runner()
     for each in (run_id, following):
         assert (await rig.ended(each)).status == "success"

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 READY_DEADLINE_S: Final = 60.0
-STOP_DEADLINE_S: Final = 20.0
+STOP_DEADLINE_S: Final = 60.0
 POLL_S: Final = 0.02
 PROBE_DEADLINE_S: Final = 2.0
 LOG_TAIL_BYTES: Final = 6000
