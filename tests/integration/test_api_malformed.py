@@ -106,7 +106,7 @@ CASES: list[Case] = [
     ("POST", RUNS, {"assistant_id": 1}, 422),
     ("POST", RUNS, {"assistant_id": "unknown"}, 404),
     ("POST", RUNS, {**START, "stream_mode": "bogus"}, 422),
-    ("POST", RUNS, {**START, "stream_mode": ["values", "events"]}, 422),
+    ("POST", RUNS, {**START, "stream_mode": ["values", "tools"]}, 422),
     ("POST", RUNS, {**START, "multitask_strategy": "bogus"}, 422),
     ("POST", RUNS, {**START, "durability": "never"}, 422),
     ("POST", RUNS, {**START, "on_disconnect": "maybe"}, 422),

@@ -17,8 +17,9 @@ from slipstream_schemas.subjects import thread_key
 from slipstream_schemas.terminal import terminal_body
 
 STRATEGIES = ("reject", "enqueue", "interrupt", "rollback")
-STREAM_MODES = ("values", "messages", "messages-tuple", "tasks", "checkpoints", "updates", "debug", "custom")
-"""`events` (LangChain's own event stream) is not recorded, so it is refused rather than answered with silence."""
+STREAM_MODES = (
+    "values", "messages", "messages-tuple", "tasks", "checkpoints", "updates", "events", "debug", "custom"
+)  # fmt: skip
 DURABILITIES = ("sync", "async", "exit")
 
 

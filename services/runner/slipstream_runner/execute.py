@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+from collections.abc import AsyncGenerator
 from typing import Any, Literal
 
 import msgspec
@@ -18,6 +19,10 @@ from slipstream_schemas.errors import Corrupt, Fenced, SlipstreamError, Unavaila
 
 log = logging.getLogger("slipstream.runner")
 
+HIDDEN_TAG = "langsmith:hidden"
+"""LangGraph's own inner steps carry it."""
+Part = tuple[tuple[str, ...], str, Any]
+"""Namespace, stream mode, payload."""
 Kind = Literal["success", "error", "timeout", "interrupted", "rollback", "release", "retry", "lost"]
 
 
@@ -87,13 +92,36 @@ async def _drive(
             if value:
                 options[name] = value
         given = graph_input(attempt, attempt.checkpoint_id, attempt.null_writes)
-        stream = graph.astream(given, config, stream_mode=list(MODES), subgraphs=True, version="v1", **options)  # type: ignore[call-overload]
+        stream = (_with_events if "events" in run.stream_modes else _without_events)(graph, given, config, options)
         async with contextlib.aclosing(stream) as parts:
             async for namespace, mode, payload in parts:
                 translator.feed(namespace, mode, payload, now_ms())
                 flusher.notify()
                 if len(translator) > 0:
                     await flusher.room()
+
+
+def _without_events(graph: Any, given: Any, config: Any, options: dict[str, Any]) -> AsyncGenerator[Part]:
+    stream: AsyncGenerator[Part] = graph.astream(
+        given, config, stream_mode=list(MODES), subgraphs=True, version="v1", **options
+    )
+    return stream
+
+
+async def _with_events(graph: Any, given: Any, config: Any, options: dict[str, Any]) -> AsyncGenerator[Part]:
+    """LangChain's own events besides: three times the work for each token, so only a run that asks for them pays it.
+
+    The chunks of the graph itself are its parts; the first event is the graph's own start and names its run.
+    """
+    root: str | None = None
+    stream = graph.astream_events(given, config, version="v2", stream_mode=list(MODES), subgraphs=True, **options)
+    async with contextlib.aclosing(stream) as events:
+        async for event in events:
+            root = root or event["run_id"]
+            if event["event"] == "on_chain_stream" and event["run_id"] == root:
+                yield event["data"]["chunk"]
+            elif HIDDEN_TAG not in event["tags"]:
+                yield (), "events", event
 
 
 async def _outcome(runtime: Runtime, attempt: Attempt) -> Outcome:

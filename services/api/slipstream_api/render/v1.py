@@ -86,6 +86,8 @@ class V1Renderer:
                 return self._messages(view)
             case "custom":
                 return [(name, view.data["payload"])] if "custom" in self.modes else []
+            case "events":
+                return [("events", view.data)] if "events" in self.modes else []
             case "tasks":
                 return self._task(view, name)
             case "checkpoints":

@@ -12,7 +12,8 @@ protocol v2 events; `x` on a line is what protocol v1 needs besides:
   its fields that are not default; `w`, a whole message.
 - lifecycle of the root: `status`, `attempt`, `run_id`, `error`.
 
-Lines of the type `x` are seen by v1 alone: `updates` with `__interrupt__`, and messages that v2 leaves out.
+Lines of the type `x` are seen by v1 alone: `updates` with `__interrupt__`, messages that v2 leaves out,
+and `events` (LangChain's own, recorded only for a run that asks for them).
 """
 
 from slipstream_runner.translate.drafts import Draft, assemble

@@ -55,6 +55,9 @@ class Translator:
         if mode == "custom":
             self._drafts.append(draft("custom", namespace, _custom(payload), now_ms))
             return
+        if mode == "events":
+            self._drafts.append(draft("events", namespace, dumps(to_plain(payload)), now_ms, v1_only=True))
+            return
         if mode == "checkpoints":
             self._feed_checkpoint(namespace, payload, now_ms)
             return
