@@ -17,6 +17,7 @@ from slipstream_postgres import assistants
 from slipstream_postgres.pool import Database
 from slipstream_postgres.rows import AssistantRow
 from slipstream_schemas import subjects
+from slipstream_schemas.crashpoint import Crashpoint
 from slipstream_schemas.settings import ServiceSettings
 from slipstream_schemas.subjects import Scope
 
@@ -40,6 +41,7 @@ class Context:
         self.position = 0
         self.written = 0
         self.heart = Heart()
+        self.crash = Crashpoint(settings.crashpoint)
         self._moved = asyncio.Event()
         self._assistants: OrderedDict[str, tuple[float, AssistantRow | None]] = OrderedDict()
 

@@ -152,6 +152,7 @@ async def accept(
 
     transition, seq = await context.control.decide(scope, thread_id, decide)
     context.written = max(context.written, seq)
+    context.crash.reach("created")
     await context.work.put_next(scope, thread_id, transition.state)
     return Accepted(created.run_id, thread_id, seq, created.log_seq, not existed)
 
@@ -198,6 +199,7 @@ async def cancel(context: Context, thread_id: str, run_id: str, action: rs.Cance
     state = transition.state
     # With a holder, or a successor that a runner is about to take, those pay in passing.
     if state.owed and state.running is None and not state.pending:
+        context.crash.reach("pending_cancelled")
         fence = await leases.take(context.publisher, scope, thread_id, "api", run_id)
         writer = context.threads.writer(scope, thread_id, fence)
         await owed.pay(context.threads, writer, scope, thread_id, state.owed)

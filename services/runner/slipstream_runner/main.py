@@ -21,11 +21,12 @@ from slipstream_nats.workqueue import WorkQueue
 from slipstream_postgres import assistants
 from slipstream_postgres.pool import open_database
 from slipstream_runner import checkpoints, questions
-from slipstream_runner.crashpoint import Crashpoint
+from slipstream_schemas.crashpoint import Crashpoint
 from slipstream_runner.graphs import Graphs
 from slipstream_runner.pulse import Pulse
 from slipstream_runner.runtime import Runtime
 from slipstream_runner.watch import watch
+from slipstream_runner.sweeping import sweep
 from slipstream_runner.worker import Worker
 from slipstream_schemas.errors import SlipstreamError
 from slipstream_schemas.limits import CONNECT_DEADLINE_S, SYNC_NODE_THREADS
@@ -69,7 +70,7 @@ async def run(settings: ServiceSettings, graphs: Graphs) -> None:
     watching = asyncio.Event()
     background = [
         asyncio.create_task(watch(runtime.connection, settings.region, worker.held, worker.flushers, watching)),
-        asyncio.create_task(worker.sweep()),
+        asyncio.create_task(sweep(runtime, worker.held)),
         asyncio.create_task(_tick(pulse)),
     ]
     async with asyncio.timeout(CONNECT_DEADLINE_S):

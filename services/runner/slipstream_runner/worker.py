@@ -7,7 +7,6 @@ import time
 
 from slipstream_nats import rpc
 from slipstream_nats.workqueue import WorkItem, WorkPuller
-from slipstream_postgres import runs
 from slipstream_runner.ending import end
 from slipstream_runner.execute import Outcome, execute
 from slipstream_runner.flush import Flusher
@@ -18,7 +17,6 @@ from slipstream_runner.translate import LlmRuns, Translator
 from slipstream_schemas import subjects
 from slipstream_schemas.errors import NoResponder, SlipstreamError, Unavailable
 from slipstream_schemas.limits import RUN_CRASHES_MAX
-from slipstream_schemas.subjects import Scope
 
 log = logging.getLogger("slipstream.runner")
 
@@ -126,41 +124,3 @@ class Worker:
             pass
         await asyncio.sleep(FOREIGN_GRAPH_DELAY_S)
         return Outcome("release")
-
-    async def sweep(self) -> None:
-        """Now and then, put runs back on the queue that seem to have fallen off it. For ever."""
-        while not self._stopping:
-            await asyncio.sleep(self._runtime.settings.sweep_s)
-            try:
-                await self._sweep_once()
-            except SlipstreamError as error:
-                log.warning("the sweep stopped: %s", error.message)
-
-    async def _sweep_once(self) -> None:
-        older_than_s = 3 * self._runtime.settings.ack_wait_s
-        for tenant, thread_id, run_id in await runs.unfinished(self._runtime.database, older_than_s):
-            if (tenant, thread_id) in self.held:
-                continue
-            scope = Scope(self._runtime.settings.region, tenant)
-            state = (await self._runtime.control.head(scope, thread_id)).state
-            if state is None or state.deleted:
-                continue
-            running = state.running
-            if running is not None and running.run_id == run_id:
-                if await self._holder_answers(running.holder, running.fence):
-                    continue
-            elif running is not None or not state.pending or state.pending[0].run_id != run_id:
-                continue
-            # The taker asks again before it acts, so one item too many does no harm.
-            mark = f":{int(time.time() / older_than_s)}"
-            await self._runtime.work.put(scope, thread_id, run_id, again=mark)
-
-    async def _holder_answers(self, holder: str | None, fence: int) -> bool:
-        if holder is None:
-            return False
-        subject = subjects.runner_rpc(self._runtime.settings.region, holder)
-        question = f'{{"fence":{fence}}}'.encode()
-        try:
-            return await rpc.call(self._runtime.connection, subject, question) == b"true"
-        except Unavailable:
-            return False

@@ -4,7 +4,10 @@ import os
 import signal
 from typing import Literal
 
-Point = Literal["delivered", "leased", "started", "output", "ended", "terminal", "next_work", "acknowledged"]
+Point = Literal[
+    "created", "delivered", "leased", "started", "output", "ended", "terminal", "next_work", "acknowledged",
+    "pending_cancelled",
+]  # fmt: skip
 
 
 class Crashpoint:
