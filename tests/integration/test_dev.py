@@ -9,8 +9,10 @@ from pathlib import Path
 
 import httpx
 import psutil
+import psycopg
 import pytest
 
+from testkit.servers import NatsServer
 from testkit.stack import EXAMPLES, free_port
 from testkit.wait import until_now
 
@@ -20,7 +22,7 @@ DEADLINE_S = 60.0
 class DevServer:
     """A `slipstream dev` with a log of what it says."""
 
-    def __init__(self, state_dir: Path, config: Path = EXAMPLES, port: int | None = None) -> None:
+    def __init__(self, state_dir: Path, config: Path = EXAMPLES, port: int | None = None, **given: str) -> None:
         self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = state_dir.parent / f"dev-{self.port}.log"
@@ -28,6 +30,7 @@ class DevServer:
                    str(self.port), "--state-dir", str(state_dir)]  # fmt: skip
         unset = ("NATS_URL", "DATABASE_URL")
         env = {k: v for k, v in os.environ.items() if k not in unset and not k.startswith("SLIPSTREAM_")}
+        env |= given
         env["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
         with self.log.open("ab") as out:
             self.process = subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
@@ -109,6 +112,19 @@ def test_killed_it_leaves_nothing_running_and_loses_nothing(tmp_path: Path, serv
     until_now(lambda: gone(family), DEADLINE_S, "every process is gone")
     servers.append(DevServer(tmp_path / "state").ready())
     assert httpx.get(f"{servers[1].url}/threads/t1").json()["values"]["count"] == 2
+
+
+def test_servers_that_exist_replace_the_embedded_ones(
+    tmp_path: Path, servers: list[DevServer], own_nats: NatsServer, database_dsn: str
+) -> None:
+    given = {"NATS_URL": own_nats.url, "DATABASE_URL": database_dsn}
+    servers.append(DevServer(tmp_path / "state", **given).ready())
+    assert not {each.name() for each in servers[0].family()} & {"nats-server", "postgres"}
+    assert count_to(servers[0].url, "t1", 2)["count"] == 2
+    with psycopg.connect(database_dsn) as rows:
+        assert rows.execute("SELECT values->>'count' FROM threads WHERE thread_id='t1'").fetchall() == [("2",)]
+    assert servers[0].end(signal.SIGTERM) == 0
+    assert psutil.pid_exists(own_nats.pid), "what it did not start it does not stop"
 
 
 def test_a_taken_port_and_a_taken_state_folder_are_said_before_anything_starts(

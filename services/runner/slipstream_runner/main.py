@@ -21,13 +21,13 @@ from slipstream_nats.workqueue import WorkQueue
 from slipstream_postgres import assistants
 from slipstream_postgres.pool import open_database
 from slipstream_runner import checkpoints, questions
-from slipstream_schemas.crashpoint import Crashpoint
 from slipstream_runner.graphs import Graphs
 from slipstream_runner.pulse import Pulse
 from slipstream_runner.runtime import Runtime
-from slipstream_runner.watch import watch
 from slipstream_runner.sweeping import sweep
+from slipstream_runner.watch import watch
 from slipstream_runner.worker import Worker
+from slipstream_schemas.crashpoint import Crashpoint
 from slipstream_schemas.errors import SlipstreamError
 from slipstream_schemas.limits import CONNECT_DEADLINE_S, SYNC_NODE_THREADS
 from slipstream_schemas.settings import ServiceSettings, log_to_stderr, settings_from_environment

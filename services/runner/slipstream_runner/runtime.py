@@ -12,8 +12,8 @@ from slipstream_nats.threadlog import ThreadLog, ThreadLogWriter
 from slipstream_nats.workqueue import WorkItem, WorkQueue
 from slipstream_postgres.pool import Database
 from slipstream_runner.checkpoints import Pool
-from slipstream_schemas.crashpoint import Crashpoint
 from slipstream_runner.graphs import Graphs
+from slipstream_schemas.crashpoint import Crashpoint
 from slipstream_schemas.run_state import CancelAction, RunCreated, ThreadState
 from slipstream_schemas.settings import ServiceSettings
 from slipstream_schemas.subjects import Scope
