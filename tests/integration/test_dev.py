@@ -22,7 +22,13 @@ DEADLINE_S = 60.0
 class DevServer:
     """A `slipstream dev` with a log of what it says."""
 
-    def __init__(self, state_dir: Path, config: Path = EXAMPLES, port: int | None = None, **given: str) -> None:
+    def __init__(
+        self,
+        state_dir: Path,
+        config: Path = EXAMPLES,
+        port: int | None = None,
+        given: dict[str, str] | None = None,
+    ) -> None:
         self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = state_dir.parent / f"dev-{self.port}.log"
@@ -30,7 +36,7 @@ class DevServer:
                    str(self.port), "--state-dir", str(state_dir)]  # fmt: skip
         unset = ("NATS_URL", "DATABASE_URL")
         env = {k: v for k, v in os.environ.items() if k not in unset and not k.startswith("SLIPSTREAM_")}
-        env |= given
+        env |= given or {}
         env["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
         with self.log.open("ab") as out:
             self.process = subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
@@ -118,7 +124,7 @@ def test_servers_that_exist_replace_the_embedded_ones(
     tmp_path: Path, servers: list[DevServer], own_nats: NatsServer, database_dsn: str
 ) -> None:
     given = {"NATS_URL": own_nats.url, "DATABASE_URL": database_dsn}
-    servers.append(DevServer(tmp_path / "state", **given).ready())
+    servers.append(DevServer(tmp_path / "state", given=given).ready())
     assert not {each.name() for each in servers[0].family()} & {"nats-server", "postgres"}
     assert count_to(servers[0].url, "t1", 2)["count"] == 2
     with psycopg.connect(database_dsn) as rows:
