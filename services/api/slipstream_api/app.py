@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from litestar import Litestar
+from litestar.config.cors import CORSConfig
 from litestar.exceptions import HTTPException
 from litestar.openapi.config import OpenAPIConfig
 
@@ -21,6 +22,8 @@ from slipstream_schemas.settings import ServiceSettings
 
 ROUTES = [*system.ROUTES, *assistants.ROUTES, *threads.ROUTES, *runs.ROUTES, *events.ROUTES]
 NO_OPENAPI: OpenAPIConfig | None = None
+EXPOSED_HEADERS = ["location", "content-location", "x-pagination-total", "x-pagination-next"]
+"""What the browser SDKs read of an answer; a page of another origin sees no other header of ours."""
 
 
 @asynccontextmanager
@@ -45,6 +48,8 @@ def create_app(context: Context) -> Litestar:
         openapi_config=NO_OPENAPI,
         logging_config=None,
         request_max_body_size=BODY_BYTES_MAX,
+        # Any page may call, without credentials: identity comes in headers, which a foreign page cannot know.
+        cors_config=CORSConfig(expose_headers=EXPOSED_HEADERS),
         exception_handlers={
             SlipstreamError: problems.on_slipstream_error,
             HTTPException: problems.on_http_error,
