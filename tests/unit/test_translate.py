@@ -87,8 +87,9 @@ STREAMS: dict[str, list[AIMessageChunk]] = {
 
 
 def without_ours(data: dict[str, Any]) -> dict[str, Any]:
-    """An event without the routing keys that we add."""
-    kept = {key: value for key, value in data.items() if key not in OURS}
+    """An event without what we add: the routing keys, and the second form of a tool call's delta."""
+    ours = (*OURS, "content") if data["event"] == "content-block-delta" else OURS
+    kept = {key: value for key, value in data.items() if key not in ours}
     return {**kept, "id": data["id"]} if data["event"] == "message-start" else kept
 
 
@@ -106,6 +107,17 @@ def test_message_events_equal_those_of_langchain_core(name: str) -> None:
         ours.extend(events_of(messages.feed((), piece, {"langgraph_node": "n"}, "llm-1", 1)))
     theirs = chunks_to_events(ChatGenerationChunk(message=piece) for piece in STREAMS[name])
     assert ours == [loads(msgspec.json.encode(event)) for event in theirs]
+
+
+def test_a_tool_call_grows_in_the_form_of_every_sdk() -> None:
+    messages = Messages()
+    lines = [line for piece in STREAMS["parallel calls"] for line in messages.feed((), piece, {}, "llm", 1)]
+    data = [decode_line(raw).data for raw in assemble(lines, "r", 1, 1).split(b"\n")]
+    grown = [(each["index"], each["delta"], each["content"]) for each in data if "delta" in each]
+    assert grown == [
+        (index, {"type": "tool-call-delta", "args": args}, {"type": "tool_call_chunk", "args": args})
+        for index, args in ((0, '{"x"'), (1, "{"), (0, ": 1}"), (1, "broken"))
+    ]
 
 
 WHOLE = [

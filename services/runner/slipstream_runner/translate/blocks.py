@@ -71,6 +71,22 @@ def delta(block: Block) -> Block | None:
     return None
 
 
+def delta_event(index: int, block: Block) -> Block | None:
+    """The `content-block-delta` event of a slice, None when it has no delta.
+
+    JavaScript SDKs up to 1.12 do not know `tool-call-delta`: their iterator of messages ends at the first one, and the
+    open message never finishes. All of them take a slice from `content` where there is one, and Python reads `delta`
+    alone, so a tool call's slice has both.
+    """
+    change = delta(block)
+    if change is None:
+        return None
+    event: Block = {"event": "content-block-delta", "index": index, "delta": change}
+    if change["type"] == "tool-call-delta":
+        event["content"] = {"type": block["type"], "args": block["args"]}
+    return event
+
+
 def grow(state: Block, piece: Block) -> None:
     """Merge a slice into what its block has gathered."""
     kind = state.get("type")

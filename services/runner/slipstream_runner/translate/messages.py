@@ -155,9 +155,8 @@ class Messages:
                 index = len(found.blocks)
                 found.blocks[key] = (index, dict(block))
                 out.append({"event": "content-block-start", "index": index, "content": blocks.begin(block)})
-            change = blocks.delta(block)
-            if change is not None:
-                out.append({"event": "content-block-delta", "index": index, "delta": change})
+            if (change := blocks.delta_event(index, block)) is not None:
+                out.append(change)
         if chunk.usage_metadata:
             _add_usage(found.usage, chunk.usage_metadata)
         if set(found.blocks) == {TEXT_KEY} and found.text is None:
@@ -188,8 +187,8 @@ class Messages:
         events: list[dict[str, Any]] = [start]
         for index, (_, block) in enumerate(blocks.keyed_blocks(message)):
             events.append({"event": "content-block-start", "index": index, "content": blocks.begin(block)})
-            if (change := blocks.delta(block)) is not None:
-                events.append({"event": "content-block-delta", "index": index, "delta": change})
+            if (change := blocks.delta_event(index, block)) is not None:
+                events.append(change)
             events.append({"event": "content-block-finish", "index": index, "content": blocks.finish(block)})
         ending: dict[str, Any] = {"event": "message-finish"}
         if isinstance(message, AIMessage) and message.usage_metadata:
