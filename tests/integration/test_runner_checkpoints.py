@@ -1,5 +1,6 @@
 """Checkpoints are refused for whoever is not the newest holder of the lease, and rolled back by run."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -79,3 +80,12 @@ async def test_a_closed_pool_is_unavailable_and_no_fault_of_the_graph(database_d
     await opened.close()
     with pytest.raises(Unavailable):
         await put(FencedSaver(opened, SCOPE, "t", 1))
+
+
+async def test_runners_that_start_together_set_up_together(database_dsn: str) -> None:
+    """Indexes are created concurrently, which waits for every other statement, one that waits for a lock included."""
+    pools = [await open_pool(database_dsn, 2) for _ in range(5)]
+    await asyncio.gather(*(set_up(each) for each in pools))
+    assert await count(pools[0]) == 0
+    for each in pools:
+        await each.close()

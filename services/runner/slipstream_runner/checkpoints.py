@@ -4,6 +4,7 @@ One saver object for each run over a shared pool: a saver serialises everything 
 tenant, so the stored thread id is `<tenant>/<thread_id>`, and graphs see the plain one.
 """
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any, cast
@@ -23,6 +24,8 @@ from slipstream_schemas.subjects import Scope, thread_key
 Pool = AsyncConnectionPool[AsyncConnection[DictRow]]
 NULL_TASK_ID = "00000000-0000-0000-0000-000000000000"
 SETUP_LOCK = 0x511B
+SETUP_POLL_S = 0.05
+SETUP_DEADLINE_S = 60.0
 CHECK = "SELECT 1/count(*) FROM (SELECT 1 FROM fences WHERE thread_key=%s AND fence=%s FOR SHARE) held"
 DELETE_OF_RUN = """WITH gone AS (DELETE FROM checkpoints WHERE thread_id=%s AND metadata->>'run_id'=%s
  RETURNING thread_id, checkpoint_ns, checkpoint_id)
@@ -30,12 +33,12 @@ DELETE_OF_RUN = """WITH gone AS (DELETE FROM checkpoints WHERE thread_id=%s AND 
  AND w.checkpoint_id=g.checkpoint_id"""
 
 
-async def open_pool(dsn: str, size: int) -> Pool:
-    """A pool for checkpoints. Raises: Unavailable."""
+async def open_pool(dsn: str, size: int, waiting_max: int = 0) -> Pool:
+    """A pool for LangGraph's tables; with `waiting_max`, no more than that many wait for it. Raises: Unavailable."""
     pool = cast(
         "Pool",
         AsyncConnectionPool(
-            dsn, min_size=1, max_size=size, open=False, timeout=DATABASE_DEADLINE_S,
+            dsn, min_size=1, max_size=size, open=False, timeout=DATABASE_DEADLINE_S, max_waiting=waiting_max,
             kwargs={"autocommit": True, "prepare_threshold": 0, "row_factory": dict_row},
         ),
     )  # fmt: skip
@@ -46,14 +49,36 @@ async def open_pool(dsn: str, size: int) -> Pool:
     return pool
 
 
-async def set_up(pool: Pool) -> None:
-    """Create LangGraph's tables; one process at a time."""
+@contextlib.asynccontextmanager
+async def setting_up(pool: Pool) -> AsyncIterator[AsyncConnection[DictRow]]:
+    """A connection that alone creates tables. Raises: Unavailable.
+
+    The lock is polled: LangGraph creates indexes concurrently, which waits for every statement that runs, so a process
+    that waited inside `pg_advisory_lock` would deadlock with the one that it waits for.
+    """
     async with pool.connection() as connection:
-        await connection.execute("SELECT pg_advisory_lock(%s)", (SETUP_LOCK,))
         try:
-            await AsyncPostgresSaver(connection).setup()
+            async with asyncio.timeout(SETUP_DEADLINE_S):
+                while not await _try_lock(connection):
+                    await asyncio.sleep(SETUP_POLL_S)
+        except TimeoutError as error:
+            raise Unavailable(f"another process sets tables up for more than {SETUP_DEADLINE_S:.0f} s") from error
+        try:
+            yield connection
         finally:
             await connection.execute("SELECT pg_advisory_unlock(%s)", (SETUP_LOCK,))
+
+
+async def _try_lock(connection: AsyncConnection[DictRow]) -> bool:
+    cursor = await connection.execute("SELECT pg_try_advisory_lock(%s) AS got", (SETUP_LOCK,))
+    row = await cursor.fetchone()
+    return row is not None and bool(row["got"])
+
+
+async def set_up(pool: Pool) -> None:
+    """Create the tables of the checkpoints; one process at a time. Raises: Unavailable."""
+    async with setting_up(pool) as connection:
+        await AsyncPostgresSaver(connection).setup()
 
 
 class FencedSaver(AsyncPostgresSaver):
