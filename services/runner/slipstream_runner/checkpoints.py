@@ -59,7 +59,7 @@ async def setting_up(pool: Pool) -> AsyncIterator[AsyncConnection[DictRow]]:
     async with pool.connection() as connection:
         try:
             async with asyncio.timeout(SETUP_DEADLINE_S):
-                while not await _try_lock(connection):
+                while not await _try_lock(connection):  # noqa: ASYNC110 (a lock of Postgres tells nobody that it is free)
                     await asyncio.sleep(SETUP_POLL_S)
         except TimeoutError as error:
             raise Unavailable(f"another process sets tables up for more than {SETUP_DEADLINE_S:.0f} s") from error
