@@ -53,3 +53,27 @@ class InputRespondParams(msgspec.Struct):
     goto: Any = None
     config: dict[str, Any] | None = None
     metadata: dict[str, Any] | None = None
+
+
+class SubscribeParams(EventStreamRequest):
+    """Parameters of `subscription.subscribe`: what the body of a stream says."""
+
+
+class UnsubscribeParams(msgspec.Struct):
+    """Parameters of `subscription.unsubscribe`."""
+
+    subscription_id: str
+
+
+class ReconnectParams(msgspec.Struct):
+    """Parameters of `subscription.reconnect`. `last_event_id` is an `event_id`, or a `seq` as text."""
+
+    run_id: str
+    last_event_id: str | None = None
+    subscriptions: list[str] = []
+
+
+class GetTreeParams(msgspec.Struct):
+    """Parameters of `agent.getTree`."""
+
+    run_id: str | None = None

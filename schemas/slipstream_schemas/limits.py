@@ -62,6 +62,9 @@ SSE_SEND_DEADLINE_S: Final = 60.0
 """A client that takes nothing for this long is dropped."""
 PYTHON_SDK_EVENTS_PER_S: Final = 10_000
 """The stock Python SDK loses its queue and hangs on faster bursts."""
+SOCKET_SUBSCRIPTIONS_MAX: Final = 64
+TREE_NODES_MAX: Final = 10_000
+"""Subgraphs that `agent.getTree` shows; a larger tree is cut and says so."""
 
 # Read model
 PROJECTION_WAIT_S: Final = 2.0

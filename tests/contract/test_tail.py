@@ -227,6 +227,7 @@ def test_a_cursor_is_whole_while_its_record_stands(url: str) -> None:
 def test_a_thread_that_does_not_exist_yet_is_awaited(url: str) -> None:
     async def scenario() -> None:
         async with Rig(url) as rig, rig.tails.open(rig.scope, "a") as tail:
+            assert await anext(tail) == [], "caught up with nothing"
             waiting = asyncio.create_task(anext(tail))
             await until(lambda: _consumers_are(rig, 1), "the tail waits at the broker")
             await rig.write("b")

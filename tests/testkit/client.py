@@ -90,14 +90,22 @@ class Client:
         return str(answer["result"]["run_id"])
 
     @asynccontextmanager
+    async def stream(
+        self, thread_id: str, since: int | None = None, path: str = "stream/events", **body: Any
+    ) -> AsyncGenerator[AsyncIterator[Frame]]:
+        """The v2 stream of a thread behind `since`, comments too; all channels unless `channels` says less."""
+        body = {"channels": list(ALL_CHANNELS), **body} | ({} if since is None else {"since": since})
+        async with self.http.stream("POST", f"/threads/{thread_id}/{path}", json=body) as answer:
+            assert answer.status_code == 200, (await answer.aread()).decode(errors="replace")
+            yield frames(answer.aiter_bytes())
+
+    @asynccontextmanager
     async def events(
         self, thread_id: str, since: int | None = None, **body: Any
     ) -> AsyncGenerator[AsyncIterator[Frame]]:
-        """The v2 stream of a thread behind `since`, heartbeats left out; all channels unless `channels` says less."""
-        body = {"channels": list(ALL_CHANNELS), **body} | ({} if since is None else {"since": since})
-        async with self.http.stream("POST", f"/threads/{thread_id}/stream/events", json=body) as answer:
-            assert answer.status_code == 200, (await answer.aread()).decode(errors="replace")
-            yield (frame async for frame in frames(answer.aiter_bytes()) if frame.event != ":")
+        """The v2 stream of a thread behind `since`, comments left out."""
+        async with self.stream(thread_id, since, **body) as found:
+            yield (frame async for frame in found if frame.event != ":")
 
     async def run_events(self, thread_id: str, since: int | None = None, ends: int = 1, **body: Any) -> list[Frame]:
         """All frames of a thread behind `since`, up to the end of that many runs."""

@@ -42,8 +42,9 @@ LEADER_PAUSE_S: Final = 0.2
 class Tail:
     """One reader of a thread log. Iterate it for batches of records that hold at least one line above the cursor.
 
-    The first record may begin at or below the cursor: its `first_line` says where to go on. Cancelling a wait loses
-    nothing. Raises while iterating: CursorLost when the cursor lies beyond the log, Corrupt.
+    The first record may begin at or below the cursor: its `first_line` says where to go on. One batch is empty: it says
+    that all has been delivered which the log held when the tail was opened. Cancelling a wait loses nothing.
+    Raises while iterating: CursorLost when the cursor lies beyond the log, Corrupt.
     """
 
     def __init__(self, inbox: Inbox, feed: ThreadFeed, scope: Scope, thread_id: str, since_seq: int) -> None:
@@ -59,6 +60,8 @@ class Tail:
         """How often the reader had to read the log on its own."""
         self._catch_up: ContinuousPull | None = None
         self._checked = False
+        self._end = 0
+        self._is_caught_up = False
         self._paged = False
         self._closed = False
 
@@ -66,10 +69,13 @@ class Tail:
         return self
 
     async def __anext__(self) -> list[TailRecord]:
-        """The next records, at least one; waits for as long as it takes."""
+        """The next records; waits for as long as it takes."""
         if not self._checked:
             await self._check()
         while not self._closed:
+            if not self._is_caught_up and self.position >= self._end:
+                self._is_caught_up = True
+                return []
             if self.position < self._feed.floor:
                 records = await self._read_behind()
             else:
@@ -114,6 +120,7 @@ class Tail:
             except (Unavailable, ApiError) as failure:
                 log.info("cannot check a cursor of %s yet: %s", self._feed.subject, failure)
                 await asyncio.sleep(LEADER_PAUSE_S)
+        self._end = self._feed.last_stream_seq
         self._checked = True
 
     # Behind the window

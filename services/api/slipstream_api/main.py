@@ -9,6 +9,7 @@ import uvicorn
 
 from slipstream_api.app import create_app, opened
 from slipstream_schemas.errors import SlipstreamError, Unavailable
+from slipstream_schemas.limits import BODY_BYTES_MAX
 from slipstream_schemas.settings import ServiceSettings, log_to_stderr, settings_from_environment
 
 log = logging.getLogger("slipstream.api")
@@ -37,7 +38,8 @@ async def run(settings: ServiceSettings) -> None:
     async with opened(settings) as context:
         config = uvicorn.Config(
             create_app(context), log_level="warning", access_log=False, lifespan="off",
-            timeout_graceful_shutdown=STOP_DEADLINE_S, http="httptools",
+            timeout_graceful_shutdown=STOP_DEADLINE_S, http="httptools", ws="websockets-sansio",
+            ws_max_size=BODY_BYTES_MAX,
         )  # fmt: skip
         server = _Server(config)
         loop = asyncio.get_running_loop()

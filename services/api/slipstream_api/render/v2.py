@@ -1,5 +1,8 @@
-"""Protocol v2 frames: lines filtered by their prefix, with `seq` put in. No payload is decoded."""
+"""Protocol v2: lines filtered by their prefix, with `seq` put in. No payload is decoded."""
 
+import msgspec
+
+from slipstream_api.following import CaughtUp, Missing, Note, RunEnded
 from slipstream_nats.tail import TailRecord
 from slipstream_schemas import lines
 from slipstream_schemas.channels import ChannelFilter
@@ -20,3 +23,14 @@ def frames(record: TailRecord, chosen: ChannelFilter) -> list[bytes]:
         for number, line in enumerate(record.lines)
         if number >= first and chosen.matches(line)
     ]
+
+
+def note(found: Note) -> bytes:
+    """What is said between events. Never with an `id`: a frame that has only an `id` makes the stock SDKs skip."""
+    match found:
+        case CaughtUp(seq):
+            return b": caught-up %d\n\n" % seq
+        case RunEnded(run_id, status, seq):
+            return b": run-ended %b %b %d\n\n" % (run_id.encode(), status.encode(), seq)
+        case Missing():
+            return b"event: gap\ndata: %b\n\n" % msgspec.json.encode(found)

@@ -1,0 +1,139 @@
+"""Following a thread's events (protocol v2): what a stream carries, where it begins, and what it says besides events.
+
+Both transports, SSE and WebSocket, are built on this; they differ in how they frame it.
+"""
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Final
+
+import msgspec
+
+from slipstream_api.context import Context
+from slipstream_nats.cursor import CursorLost
+from slipstream_nats.tail import TailRecord
+from slipstream_schemas import lines
+from slipstream_schemas.channels import ChannelFilter, parse_channels
+from slipstream_schemas.commands import EventStreamRequest
+from slipstream_schemas.errors import InvalidArgument
+from slipstream_schemas.record import RecordHeader
+from slipstream_schemas.seq import SEQ_MAX, last_of, pack
+
+WATCHER: Final = frozenset({"lifecycle", "input"})
+"""The channels of the stream by which the stock SDKs watch a run's life."""
+PACED_CLIENTS: Final = ("langgraph-sdk-py", "python-httpx")
+PACED_SOCKETS: Final = "websockets/"
+"""User agents of the stock Python SDK, whose queue overflows on bursts."""
+_ROOT_LIFECYCLE: Final = lines.head(lines.EVENT, "lifecycle", ())
+
+
+class CaughtUp(msgspec.Struct, frozen=True, tag_field="type", tag="caught_up"):
+    """Everything has been sent that the log held when the stream was opened. `seq` is a cursor behind it."""
+
+    seq: int
+
+
+class RunEnded(msgspec.Struct, frozen=True, tag_field="type", tag="run_ended"):
+    """A run is over, whatever channels the stream carries. `seq` is that of its terminal event."""
+
+    run_id: str
+    status: str
+    seq: int
+
+
+class Missing(msgspec.Struct, frozen=True, tag_field="type", tag="gap"):
+    """Records behind `since` are gone: retention overtook the stream, which goes on at `earliest_seq`."""
+
+    since: int
+    earliest_seq: int
+
+
+Note = CaughtUp | RunEnded | Missing
+Item = TailRecord | Note
+
+
+def check_since(since: int, loc: tuple[str | int, ...] = ("body", "since")) -> int:
+    """Return the cursor. Raises: InvalidArgument."""
+    if not 0 <= since <= SEQ_MAX:
+        raise InvalidArgument("Input should be greater than or equal to 0 and below 2^53", loc, "greater_than_equal")
+    return since
+
+
+def filter_of(body: EventStreamRequest) -> ChannelFilter:
+    """What a stream carries. Raises: UnsupportedChannels, InvalidArgument, Rejected."""
+    depth = None if body.depth is msgspec.UNSET else body.depth
+    if isinstance(depth, int) and depth < 0:
+        text = "Input should be greater than or equal to 0"
+        raise InvalidArgument(text, ("body", "depth"), "greater_than_equal")
+    namespaces = None if body.namespaces is None else [tuple(each) for each in body.namespaces]
+    return ChannelFilter(parse_channels(body.channels), namespaces, depth if isinstance(depth, int) else None)
+
+
+def pace_of(context: Context, user_agent: str) -> int:
+    """How many events a second this client stands, 0 for any number."""
+    is_paced = user_agent.startswith(PACED_CLIENTS) or PACED_SOCKETS in user_agent
+    return context.settings.sdk_events_per_s if is_paced else 0
+
+
+async def begin(context: Context, thread_id: str, since: int | None, channels: frozenset[str]) -> int:
+    """The cursor where a stream starts. Raises: CursorLost, Unavailable."""
+    if since is not None:
+        gap = await context.tails.check_cursor(context.scope, thread_id, since)
+        if gap is not None:
+            raise CursorLost(since, gap)
+        return since
+    if not channels <= WATCHER or context.fresh.take(thread_id):
+        return 0
+    # A client that follows only the run's life would take the end of an old run for that of its own.
+    state = (await context.control.head(context.scope, thread_id)).state
+    if state is None or state.deleted:
+        return 0
+    if state.running is not None:
+        return last_of(state.running.log_seq)
+    if state.pending:
+        return last_of(state.pending[0].log_seq)
+    return last_of(await context.threads.last_seq(context.scope, thread_id))
+
+
+async def follow(context: Context, thread_id: str, since: int) -> AsyncGenerator[list[Item]]:
+    """The records behind a cursor, and what is to be said between them. Raises: CursorLost, Corrupt."""
+    before: RecordHeader | None = None
+    position = since
+    async with context.tails.open(context.scope, thread_id, since) as tail:
+        async for batch in tail:
+            items: list[Item] = []
+            for record in batch:
+                if before is not None and _lacks_predecessor(before, record.header):
+                    items.append(Missing(position, pack(record.stream_seq, 0)))
+                before, position = record.header, last_of(record.stream_seq)
+                items.append(record)
+                if (ended := _end_of_run(record)) is not None:
+                    items.append(ended)
+            yield items or [CaughtUp(max(position, last_of(tail.position)))]
+
+
+def _lacks_predecessor(before: RecordHeader, header: RecordHeader) -> bool:
+    """Attempts number their records from 1, so a hole shows. Records of no attempt (0) do not tell."""
+    if header.attempt == 0:
+        return False
+    is_same = (before.run_id, before.attempt) == (header.run_id, header.attempt)
+    return header.ordinal != (before.ordinal + 1 if is_same else 1)
+
+
+def _end_of_run(record: TailRecord) -> RunEnded | None:
+    """The end of a run that a record holds: its last line, in a record that no attempt wrote."""
+    if record.header.attempt or not record.lines[-1].startswith(_ROOT_LIFECYCLE):
+        return None
+    last = lines.decode_line(record.lines[-1])
+    return RunEnded(record.header.run_id, last.x["status"], pack(record.stream_seq, len(record.lines) - 1))
+
+
+async def until_caught_up(context: Context, thread_id: str, since: int) -> AsyncGenerator[TailRecord]:
+    """What the log holds behind a cursor now, and no more. Raises: CursorLost, Corrupt."""
+    async with aclosing(follow(context, thread_id, since)) as batches:
+        async for batch in batches:
+            for item in batch:
+                if isinstance(item, CaughtUp):
+                    return
+                if isinstance(item, TailRecord):
+                    yield item
