@@ -118,12 +118,20 @@ class ThreadPatched(msgspec.Struct, omit_defaults=True):
     metadata: dict[str, Any] = {}
 
 
+class Answered(msgspec.Struct, frozen=True):
+    """An interrupt and the answer that a run goes on with."""
+
+    interrupt_id: str
+    namespace: tuple[str, ...]
+    response: Any
+
+
 class RunCreated(msgspec.Struct, omit_defaults=True):
     """Everything that a runner needs to execute a run, resolved when the run was accepted.
 
     `log_seq` is the thread log's last stream_seq then: the run's first record lies behind it. `supersedes` names the
-    runs that this one cancels. `thread_metadata` is set when the run creates its thread. `kwargs` is what the request
-    said, for the row.
+    runs that this one cancels, `answers` the interrupts that it answers. `thread_metadata` is set when the run creates
+    its thread. `kwargs` is what the request said, for the row.
     """
 
     run_id: str
@@ -137,6 +145,7 @@ class RunCreated(msgspec.Struct, omit_defaults=True):
     metadata: dict[str, Any] = {}
     strategy: Strategy = "enqueue"
     supersedes: tuple[str, ...] = ()
+    answers: tuple[Answered, ...] = ()
     interrupt_before: Any = None
     interrupt_after: Any = None
     durability: str = "async"
@@ -300,6 +309,18 @@ def create_run(
     run = PendingRun(created.run_id, 0, created.graph_id, created.log_seq)
     state = msgspec.structs.replace(state, pending=(*state.pending, run), status="busy")
     return transition("run_created", command_id, at_ms, state, created)
+
+
+def answered_by(state: ThreadState | None, command: dict[str, Any] | None) -> tuple[Answered, ...]:
+    """The open interrupts that a command answers: those that its `resume` names, or the only one."""
+    resume = (command or {}).get("resume")
+    if state is None or resume is None:
+        return ()
+    by_id: dict[str, Any] = resume if isinstance(resume, dict) else {}
+    named = tuple(Answered(each.id, each.namespace, by_id[each.id]) for each in state.interrupts if each.id in by_id)
+    if named or len(state.interrupts) != 1:
+        return named
+    return (Answered(state.interrupts[0].id, state.interrupts[0].namespace, resume),)
 
 
 def _superseded(

@@ -56,4 +56,4 @@ async def test_a_pending_run_whose_canceller_died_still_gets_its_terminal_event(
         assert (await client.http.get(path)).json()["status"] == "interrupted"
         await stack.spawn_runner(**SWEEPING).ready()
         seen = await client.run_events(thread_id)
-        assert [f.body["params"]["data"]["event"] for f in seen] == ["interrupted"]
+        assert [f.body["params"]["data"]["event"] for f in seen] == ["running", "interrupted"]

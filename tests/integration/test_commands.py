@@ -43,3 +43,22 @@ async def test_what_cannot_be_done_says_so(live: Stack) -> None:
         ):
             answer = await client.command(new_thread(), method, **params)
             assert (answer["type"], answer["error"]) == ("error", "not_supported"), method
+
+
+async def test_a_run_that_never_began_has_a_beginning_and_an_end(live: Stack) -> None:
+    thread_id = new_thread()
+    async with Client(live.url) as client:
+        first = await client.start(thread_id, "counter", {"steps": 1000, "delay_s": 0.05})
+        waiting = await client.start(thread_id, "counter", {"steps": 1})
+        await client.http.post(f"/threads/{thread_id}/runs/{waiting}/cancel")
+        # The rollback takes the running run along, and the one that waits besides.
+        superseded = await client.start(thread_id, "counter", {"steps": 1})
+        last = await client.start(thread_id, "counter", {"steps": 1, "delay_s": 0}, multitaskStrategy="rollback")
+        seen = await client.run_events(thread_id, ends=4, channels=["lifecycle"])
+        told: dict[str, list[str]] = {}
+        for frame in seen:
+            told.setdefault(frame.body["event_id"].split(":")[1], []).append(frame.body["params"]["data"]["event"])
+        assert told == {
+            first: ["running", "interrupted"], waiting: ["running", "interrupted"],
+            superseded: ["running", "interrupted"], last: ["running", "completed"],
+        }  # fmt: skip

@@ -14,7 +14,7 @@ from slipstream_schemas.codec import to_plain
 from slipstream_schemas.errors import InvalidArgument, NotFound
 from slipstream_schemas.ids import derived_id, new_run_id
 from slipstream_schemas.subjects import thread_key
-from slipstream_schemas.terminal import terminal_body
+from slipstream_schemas.terminal import running_line, terminal_body
 
 STRATEGIES = ("reject", "enqueue", "interrupt", "rollback")
 STREAM_MODES = (
@@ -145,6 +145,7 @@ async def accept(
         created.thread_metadata = None if existed else wanted_metadata
         if resumes and state is not None and state.interrupts and created.command is None:
             created.command, created.input = {"resume": created.input}, None
+        created.answers = rs.answered_by(state, created.command)
         at_ms = now_ms()
         return rs.create_run(
             state, f"{created.run_id}:created", at_ms, created, answers=answers, owe=lambda run: owe(run, at_ms)
@@ -177,8 +178,11 @@ async def repeated(context: Context, created: rs.RunCreated, key: str | None) ->
 
 
 def owe(run: rs.PendingRun, at_ms: int) -> rs.OwedTerminal:
-    """The terminal record of a run that ends before it began."""
-    body = terminal_body(run.run_id, "interrupted", at_ms, graph_name=run.graph_id, run_status="interrupted")
+    """The last record of a run that ends before it began, and its first: clients look for a run's `running`."""
+    running = running_line(run.run_id, run.graph_id, at_ms, attempt=0)
+    body = terminal_body(
+        run.run_id, "interrupted", at_ms, graph_name=run.graph_id, run_status="interrupted", before=[running]
+    )
     return rs.OwedTerminal(run.run_id, run.log_seq, body.decode())
 
 

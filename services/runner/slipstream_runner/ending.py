@@ -15,7 +15,7 @@ from slipstream_runner.translate import Translator
 from slipstream_schemas import run_state as rs
 from slipstream_schemas.errors import Conflict, NotFound
 from slipstream_schemas.limits import PUBLISH_OUTAGE_S
-from slipstream_schemas.terminal import Interrupt, RootStatus, terminal_body
+from slipstream_schemas.terminal import TERMINAL_INTERRUPTS_MAX, Interrupt, RootStatus, terminal_body
 
 log = logging.getLogger("slipstream.runner")
 
@@ -95,7 +95,7 @@ async def _end(
     is_cancelled = is_cancelled or ending.status in ("interrupted", "error", "timeout")
     body = terminal_body(
         run.run_id, ending.root, now_ms(), graph_name=run.graph_id, run_status=ending.status, attempt=attempt.number,
-        error=ending.error, interrupts=ending.interrupts,
+        error=ending.error, interrupts=ending.interrupts[-TERMINAL_INTERRUPTS_MAX:],
     )  # fmt: skip
     owed = rs.OwedTerminal(run.run_id, attempt.writer.last_stream_seq or attempt.fence, body.decode())
     rows: dict[str, list[dict[str, object]]] = {}

@@ -10,12 +10,14 @@ import msgspec
 from langgraph.errors import GraphBubbleUp
 
 from slipstream_runner.checkpoints import FencedSaver
+from slipstream_runner.extensions import Extensions, extensions_of
 from slipstream_runner.flush import Flusher
 from slipstream_runner.inputs import graph_input, run_config
 from slipstream_runner.recover import opening_lines
 from slipstream_runner.runtime import Attempt, Runtime, now_ms
-from slipstream_runner.translate import MODES, LlmRuns, Translator, describe_error
+from slipstream_runner.translate import EXTENSION, MODES, LlmRuns, Translator, describe_error
 from slipstream_schemas.errors import Corrupt, Fenced, SlipstreamError, Unavailable
+from slipstream_schemas.terminal import TERMINAL_INTERRUPTS_MAX, requested_lines
 
 log = logging.getLogger("slipstream.runner")
 
@@ -51,7 +53,7 @@ async def execute(runtime: Runtime, attempt: Attempt, flushers: dict[str, Flushe
             attempt.task.cancel()
         outcome = await _outcome(runtime, attempt)
         if outcome.kind not in ("lost", "release", "retry"):
-            _close(translator, outcome)
+            _close(attempt, translator, outcome)
         flusher.close()
         return await _flushed(flushing, attempt, outcome), translator
     finally:
@@ -93,12 +95,35 @@ async def _drive(
                 options[name] = value
         given = graph_input(attempt, attempt.checkpoint_id, attempt.null_writes)
         stream = (_with_events if "events" in run.stream_modes else _without_events)(graph, given, config, options)
+        extensions = extensions_of(graph)
+        if extensions is not None:
+            stream = _extended(stream, extensions, translator)
         async with contextlib.aclosing(stream) as parts:
             async for namespace, mode, payload in parts:
                 translator.feed(namespace, mode, payload, now_ms())
                 flusher.notify()
                 if len(translator) > 0:
                     await flusher.room()
+
+
+async def _extended(
+    stream: AsyncGenerator[Part], extensions: Extensions, translator: Translator
+) -> AsyncGenerator[Part]:
+    """The parts of a graph, and what its transformers make of each once it has been translated."""
+    try:
+        async with contextlib.aclosing(stream) as parts:
+            async for namespace, mode, payload in parts:
+                yield namespace, mode, payload
+                if mode != "events":
+                    await extensions.feed(namespace, mode, payload, translator.message_lines)
+                for item in extensions.take():
+                    yield (), EXTENSION, item
+        await extensions.close()
+        for item in extensions.take():
+            yield (), EXTENSION, item
+    except BaseException as error:
+        await extensions.fail(error)
+        raise
 
 
 def _without_events(graph: Any, given: Any, config: Any, options: dict[str, Any]) -> AsyncGenerator[Part]:
@@ -169,8 +194,8 @@ def _stopped(reason: str) -> Outcome:
             return Outcome("interrupted")
 
 
-def _close(translator: Translator, outcome: Outcome) -> None:
-    """Close what is open in the words of the outcome."""
+def _close(attempt: Attempt, translator: Translator, outcome: Outcome) -> None:
+    """Close what is open in the words of the outcome, and tell the interrupts that the terminal record cannot hold."""
     if outcome.kind in ("error", "timeout"):
         error = outcome.error or {"error": "", "message": ""}
         translator.finish("failed", f"{error['error']}: {error['message']}", now_ms())
@@ -178,3 +203,6 @@ def _close(translator: Translator, outcome: Outcome) -> None:
         translator.finish("completed", None, now_ms())
     else:
         translator.finish("interrupted", None, now_ms())
+    if outcome.kind == "success":
+        early = list(translator.interrupts.values())[:-TERMINAL_INTERRUPTS_MAX]
+        translator.say(requested_lines(attempt.run.run_id, early, now_ms()))

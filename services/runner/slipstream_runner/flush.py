@@ -9,7 +9,7 @@ import asyncio
 from slipstream_nats.owed import publish_owed
 from slipstream_runner.runtime import Attempt, Runtime, now_ms
 from slipstream_runner.translate import Draft, Translator, assemble
-from slipstream_schemas.limits import RUN_QUEUE_LINES_MAX
+from slipstream_schemas.limits import RECORD_LINES_MAX, RUN_QUEUE_LINES_MAX
 from slipstream_schemas.record import OpenState, RecordHeader
 from slipstream_schemas.run_state import OwedTerminal
 from slipstream_schemas.seq import pack
@@ -76,7 +76,7 @@ class Flusher:
         self._translator.settle(now_ms())
         while len(self._translator) or self._opening:
             opened = self._translator.open_state()
-            lead, self._opening = self._opening, []
+            lead, self._opening = self._opening[:RECORD_LINES_MAX], self._opening[RECORD_LINES_MAX:]
             drafts, starts, values = ([], [], -1) if lead else self._translator.drain()
             self._room.set()
             await self._publish([*lead, *drafts], opened, starts, values)

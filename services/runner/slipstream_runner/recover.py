@@ -4,9 +4,10 @@ from slipstream_runner.runtime import Attempt, Runtime, now_ms
 from slipstream_runner.translate import Draft
 from slipstream_runner.translate.drafts import draft
 from slipstream_schemas.codec import dumps
-from slipstream_schemas.ids import synthetic_event_id
 from slipstream_schemas.lines import decode_line, encode_line
 from slipstream_schemas.record import OpenMessage, Record
+from slipstream_schemas.run_state import Answered
+from slipstream_schemas.terminal import running_line
 
 LOST = "the attempt was lost; the run goes on with the next one"
 
@@ -33,18 +34,22 @@ def open_after(record: Record) -> tuple[list[OpenMessage], list[tuple[str, ...]]
 
 
 async def opening_lines(runtime: Runtime, attempt: Attempt) -> list[Draft]:
-    """The first lines of an attempt: close what the one before left open, then the root's `running`."""
-    out: list[Draft] = []
-    if attempt.number > 1:
-        last = await runtime.threads.last(attempt.scope, attempt.thread_id)
-        if last is not None and last.header.run_id == attempt.run.run_id:
-            out = closing_lines(last)
-    run_id = attempt.run.run_id
-    line = encode_line(
-        "lifecycle", (), {"event": "running", "graph_name": attempt.run.graph_id}, now_ms(),
-        synthetic_event_id(run_id, "running"), x={"attempt": attempt.number, "run_id": run_id},
-    )  # fmt: skip
-    return [*out, (line, None)]
+    """The first lines of an attempt.
+
+    They close what the attempt before left open, tell the root's `running`, and which interrupts the run answers.
+    """
+    run = attempt.run
+    last = await runtime.threads.last(attempt.scope, attempt.thread_id) if attempt.number > 1 else None
+    running: Draft = (running_line(run.run_id, run.graph_id, now_ms(), attempt.number), None)
+    if last is not None and last.header.run_id == run.run_id:
+        return [*closing_lines(last), running]
+    return [running, *((_responded(run.run_id, answer), None) for answer in run.answers)]
+
+
+def _responded(run_id: str, answer: Answered) -> bytes:
+    data = {"interrupt_id": answer.interrupt_id, "response": answer.response}
+    event_id = f"{run_id}:responded:{answer.interrupt_id}"
+    return encode_line("input.responded", answer.namespace, data, now_ms(), event_id)
 
 
 def closing_lines(last: Record) -> list[Draft]:

@@ -85,7 +85,7 @@ class V1Renderer:
             case "messages":
                 return self._messages(view)
             case "custom":
-                return [(name, view.data["payload"])] if "custom" in self.modes else []
+                return [(name, view.data["payload"])] if "custom" in self.modes and not view.x else []
             case "events":
                 return [("events", view.data)] if "events" in self.modes else []
             case "tasks":

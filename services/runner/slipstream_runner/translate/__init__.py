@@ -4,6 +4,7 @@ What the runner receives are the parts of `graph.astream(version="v1", subgraphs
 protocol v2 events; `x` on a line is what protocol v1 needs besides:
 
 - values: `p`, the patch of `state_forms`.
+- custom: `s`, true for what a graph's own stream transformer pushed, which v1 does not show.
 - updates: `p`, the patch of `values`; `n`, true when the node's update was None.
 - tasks: `p`, the patch.
 - checkpoints: `c` holds config, parent_config, metadata, next and tasks; `v` is 1 when the values are those of the
@@ -19,6 +20,6 @@ and `events` (LangChain's own, recorded only for a run that asks for them).
 from slipstream_runner.translate.drafts import Draft, assemble
 from slipstream_runner.translate.errors import describe_error
 from slipstream_runner.translate.llm_runs import LlmRuns
-from slipstream_runner.translate.translator import MODES, Translator
+from slipstream_runner.translate.translator import EXTENSION, MODES, Translator
 
-__all__ = ["MODES", "Draft", "LlmRuns", "Translator", "assemble", "describe_error"]
+__all__ = ["EXTENSION", "MODES", "Draft", "LlmRuns", "Translator", "assemble", "describe_error"]

@@ -12,6 +12,8 @@ from slipstream_schemas.state_forms import INTERRUPT, to_v2
 from slipstream_schemas.terminal import Interrupt
 
 MODES: Final = ("values", "updates", "messages", "custom", "tasks", "checkpoints", "tools")
+EXTENSION: Final = "extension"
+"""Not a mode of LangGraph: `(channel, item)` from a graph's own stream transformers."""
 _CONFIG_KEYS: Final = ("checkpoint_id", "checkpoint_ns", "thread_id")
 Namespace = tuple[str, ...]
 
@@ -40,6 +42,8 @@ class Translator:
         self.next_nodes: tuple[str, ...] | None = None
         self._root_values: list[int] = []
         self.values_seq = 0
+        self.message_lines: list[Draft] = []
+        """What was made of the newest part of `messages`."""
 
     def __len__(self) -> int:
         return len(self._drafts)
@@ -54,6 +58,11 @@ class Translator:
             return
         if mode == "custom":
             self._drafts.append(draft("custom", namespace, _custom(payload), now_ms))
+            return
+        if mode == EXTENSION:
+            name, item = payload
+            data = b'{"name":%b,"payload":%b}' % (dumps(name), dumps(to_plain(item)))
+            self._drafts.append(draft("custom", namespace, data, now_ms, x=b'{"s":true}'))
             return
         if mode == "events":
             self._drafts.append(draft("events", namespace, dumps(to_plain(payload)), now_ms, v1_only=True))
@@ -79,7 +88,8 @@ class Translator:
     def _feed_message(self, namespace: Namespace, payload: Any, now_ms: int) -> None:
         message, metadata = payload
         run_id = self._llm_runs.take(message)
-        for line in self._messages.feed(namespace, message, metadata, run_id, now_ms):
+        self.message_lines = self._messages.feed(namespace, message, metadata, run_id, now_ms)
+        for line in self.message_lines:
             if b'"event":"message-start"' in line[0]:
                 self._starts[len(self._drafts)] = message.id or run_id or ""
             self._drafts.append(line)
@@ -203,6 +213,10 @@ class Translator:
         for namespace in list(self._held):
             self._release(namespace, now_ms)
         self._close_namespaces((), status, error, now_ms)
+
+    def say(self, whole: list[bytes]) -> None:
+        """Add lines that are whole already."""
+        self._drafts.extend((line, None) for line in whole)
 
     def settle(self, now_ms: int) -> None:
         """Release held states: nothing else is coming for now."""
