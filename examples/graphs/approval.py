@@ -1,9 +1,10 @@
 """A human in the loop: the run stops with `input.requested` and goes on with the answer."""
 
-from typing import Any, TypedDict
+from typing import Any
 
 from langgraph.graph import START, StateGraph
 from langgraph.types import interrupt
+from typing_extensions import TypedDict
 
 
 class Refund(TypedDict, total=False):

@@ -1,10 +1,11 @@
 """A slow counter: kill whatever you like while it counts, and resume with `since`."""
 
 import asyncio
-from typing import Any, TypedDict
+from typing import Any
 
 from langgraph.config import get_stream_writer
 from langgraph.graph import END, START, StateGraph
+from typing_extensions import TypedDict
 
 
 class Count(TypedDict, total=False):

@@ -1,10 +1,11 @@
 """A firehose of custom events, to see what the log takes."""
 
 import asyncio
-from typing import Any, TypedDict
+from typing import Any
 
 from langgraph.config import get_stream_writer
 from langgraph.graph import START, StateGraph
+from typing_extensions import TypedDict
 
 FILLER = "x" * 160
 

@@ -24,6 +24,10 @@ class InvalidArgument(Rejected):
         self.kind = kind
 
 
+class NoSuchGraph(InvalidArgument):
+    """A name that is neither the id of an assistant nor a registered graph."""
+
+
 class NotFound(Rejected):
     """The named thing does not exist, or not for this caller."""
 

@@ -33,6 +33,11 @@ def check_run_id(value: str, loc: tuple[str | int, ...] = ("path", "run_id")) ->
     return _check(value, "run_id", THREAD_ID_CHARS_MAX, loc)
 
 
+def check_assistant_id(value: str, loc: tuple[str | int, ...] = ("body", "assistant_id")) -> str:
+    """Return the id of a new assistant. Raises: InvalidArgument."""
+    return _check(value, "assistant_id", THREAD_ID_CHARS_MAX, loc)
+
+
 def check_token(value: str, what: str = "token") -> str:
     """Return a region or tenant token. Raises: InvalidArgument."""
     return _check(value, what, TOKEN_CHARS_MAX, (what,))

@@ -16,6 +16,8 @@ NAMESPACE_SEGMENTS_MAX: Final = 32
 METADATA_KEYS_MAX: Final = 256
 IDEMPOTENCY_KEY_CHARS_MAX: Final = 255
 SEARCH_LIMIT_MAX: Final = 1000
+ASSISTANT_BYTES_MAX: Final = 1024 * 1024
+"""The body that makes or changes an assistant: every run's record carries its config and context."""
 
 # Thread log
 RECORD_LINES_MAX: Final = 256
@@ -72,6 +74,9 @@ CREATE_PROJECTION_WAIT_S: Final = 1.0
 PROJECTION_BATCH_MAX: Final = 500
 DATABASE_DEADLINE_S: Final = 10.0
 RETRY_AFTER_S: Final = 1
+GRAPH_XRAY_MAX: Final = 100
+GRAPH_ANSWERS_BYTES_MAX: Final = 16 * 1024 * 1024
+"""Drawings and schemas of graphs that an API process remembers."""
 
 assert RECORD_LINES_MAX <= 256, "seq holds the line in eight bits"
 assert RECORD_BYTES_MAX < MESSAGE_BYTES_MAX

@@ -156,6 +156,7 @@ class RunCreated(msgspec.Struct, omit_defaults=True):
     thread_metadata: dict[str, Any] | None = None
     user_id: str = ""
     request_id: str = ""
+    assistant_version: int = 0
 
 
 class RunStarted(msgspec.Struct, omit_defaults=True):

@@ -183,3 +183,12 @@ async def test_a_region_without_streams_says_what_to_do(connection: Connection, 
     log = ControlLog(connection, await open_publisher(connection), "nowhere")
     with pytest.raises(Corrupt, match="slipstream provision"):
         await log.head(Scope("nowhere"), THREAD)
+
+
+async def test_the_newest_transition_of_a_region_is_known(log: ControlLog, scope: Scope) -> None:
+    assert await log.newest_seq(scope.region) == 0
+    await log.decide(scope, THREAD, thread_creation("c1"))
+    _, seq = await log.decide(
+        scope, "thread-2", lambda state: create_thread(state, "thread-2", "c2", NOW_MS, ThreadCreated())
+    )
+    assert await log.newest_seq(scope.region) == seq

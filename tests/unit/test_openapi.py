@@ -1,8 +1,10 @@
 """The two event-streaming operations are described as the seed documents have them."""
 
+import re
 from typing import Any
 
 from slipstream_api.openapi import DOCUMENT, PAGE
+from slipstream_api.routes import assistant_graphs, assistants
 
 SEED_OPERATION = "stream_thread_events_threads__thread_id__stream_events_post"
 STRINGS = {"items": {"type": "string"}, "type": "array"}
@@ -43,3 +45,19 @@ def test_every_operation_is_on_the_page() -> None:
     assert DOCUMENT["openapi"] == "3.1.0"
     assert len({o["operationId"] for o in operations}) == len(operations)
     assert all(o["summary"] in PAGE for o in operations)
+
+
+def test_the_assistants_are_described_as_they_are_served() -> None:
+    served = {
+        (re.sub(r":str}", "}", path), str(method).lower())
+        for route in (*assistants.ROUTES, *assistant_graphs.ROUTES)
+        for path in route.paths
+        for method in route.http_methods
+    }
+    described = {
+        (path, method)
+        for path, operations in DOCUMENT["paths"].items()
+        if path.startswith("/assistants")
+        for method in operations
+    }
+    assert described == served

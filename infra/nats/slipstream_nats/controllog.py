@@ -62,6 +62,13 @@ class ControlLog:
             return Head(0, None)
         return Head(found.stream_seq, _decode(found))
 
+    async def newest_seq(self, region: str) -> int:
+        """The seq of the region's newest transition, from the stream's leader, 0 for none. Raises: Unavailable."""
+        found = await last_of_subject(
+            self._connection, self._stream, subjects.family("control", region), HEAD_DEADLINE_S
+        )
+        return 0 if found is None else found.stream_seq
+
     async def append(self, scope: Scope, thread_id: str, transition: Transition, expected_seq: int) -> int:
         """Append behind the head `expected_seq`; returns the new seq.
 

@@ -63,6 +63,20 @@ class AssistantRow(msgspec.Struct):
     updated_at: str
 
 
+class AssistantVersionRow(msgspec.Struct):
+    """What an assistant was at one of its versions."""
+
+    assistant_id: str
+    version: int
+    graph_id: str
+    name: str
+    description: str | None
+    config: msgspec.Raw
+    context: msgspec.Raw
+    metadata: msgspec.Raw
+    created_at: str
+
+
 def raw(value: bytes | None) -> msgspec.Raw:
     """A JSON column."""
     return NULL if value is None else msgspec.Raw(value)
@@ -95,4 +109,12 @@ def assistant_row(row: Any) -> AssistantRow:
     return AssistantRow(
         row["assistant_id"], row["graph_id"], row["name"], row["description"], raw(row["config"]), raw(row["context"]),
         raw(row["metadata"]), row["version"], moment(row["created_at"]), moment(row["updated_at"]),
+    )  # fmt: skip
+
+
+def assistant_version_row(row: Any) -> AssistantVersionRow:
+    """A row of `assistant_versions`."""
+    return AssistantVersionRow(
+        row["assistant_id"], row["version"], row["graph_id"], row["name"], row["description"], raw(row["config"]),
+        raw(row["context"]), raw(row["metadata"]), moment(row["created_at"]),
     )  # fmt: skip

@@ -105,7 +105,7 @@ def _code(error: errors.SlipstreamError) -> str:
             return error.code
         case errors.NoSuchInterrupt():
             return "no_such_interrupt"
-        case errors.NotFound():
+        case errors.NoSuchGraph() | errors.NotFound():
             return "no_such_run"
         case errors.Rejected():
             return "invalid_argument"

@@ -1,9 +1,8 @@
 """What the routes share: connections, tails, rows, and where the read model stands."""
 
 import asyncio
-import time
-from collections import OrderedDict
 
+from slipstream_api.drawings import Drawings
 from slipstream_api.fresh import FreshThreads
 from slipstream_api.sse import Heart
 from slipstream_nats import rpc
@@ -13,16 +12,11 @@ from slipstream_nats.publisher import Publisher
 from slipstream_nats.tail import Tails
 from slipstream_nats.threadlog import ThreadLog
 from slipstream_nats.workqueue import WorkQueue
-from slipstream_postgres import assistants
 from slipstream_postgres.pool import Database
-from slipstream_postgres.rows import AssistantRow
 from slipstream_schemas import subjects
 from slipstream_schemas.crashpoint import Crashpoint
 from slipstream_schemas.settings import ServiceSettings
 from slipstream_schemas.subjects import Scope
-
-ASSISTANT_CACHE_S = 2.0
-ASSISTANT_CACHE_MAX = 1000
 
 
 class Context:
@@ -38,12 +32,12 @@ class Context:
         self.work = WorkQueue(publisher, settings.region)
         self.scope = Scope(settings.region)
         self.fresh = FreshThreads()
+        self.drawings = Drawings()
         self.position = 0
         self.written = 0
         self.heart = Heart()
         self.crash = Crashpoint(settings.crashpoint)
         self._moved = asyncio.Event()
-        self._assistants: OrderedDict[str, tuple[float, AssistantRow | None]] = OrderedDict()
 
     async def follow_position(self) -> None:
         """Hear how far the projector has come. Raises: Unavailable."""
@@ -64,15 +58,3 @@ class Context:
         except TimeoutError:
             return False
         return True
-
-    async def assistant(self, name: str) -> AssistantRow | None:
-        """An assistant by its id or its graph's, remembered for a moment. Raises: Unavailable."""
-        found = self._assistants.get(name)
-        if found is not None and time.monotonic() - found[0] < ASSISTANT_CACHE_S:
-            return found[1]
-        row = await assistants.get(self.database, name)
-        if row is not None:
-            self._assistants[name] = (time.monotonic(), row)
-            if len(self._assistants) > ASSISTANT_CACHE_MAX:
-                self._assistants.popitem(last=False)
-        return row

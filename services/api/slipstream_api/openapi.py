@@ -43,7 +43,7 @@ def _operation(
     texts = {
         "400": "Invalid request",
         "404": "Not found",
-        "409": "The thread's state does not allow it",
+        "409": "The state of what is named does not allow it",
         "413": "The body is too large",
     }
     responses: dict[str, Any] = {status: success, **{code: {"description": texts[code]} for code in codes}}
@@ -81,6 +81,34 @@ def _commands() -> dict[str, Any]:
     out["operationId"] = "execute_thread_command_threads__thread_id__commands_post"
     out["requestBody"] = _body(_ref("CommandEnvelope"))
     return out
+
+
+def _assistants() -> dict[str, Any]:
+    one, tag = "/assistants/{assistant_id}", "Assistants"
+    key = ("assistant_id", "path", "string")
+    recurse, namespace = ("recurse", "query", "boolean"), ("namespace", "path", "string")
+    gone = {"description": "Gone"}
+    return {
+        "/assistants": {"post": _operation(tag, "Create Assistant", body=True, codes=("409",))},
+        "/assistants/search": {"post": _operation(tag, "Search Assistants", body=True, codes=())},
+        "/assistants/count": {"post": _operation(tag, "Count Assistants", body=True, codes=())},
+        one: {
+            "get": _operation(tag, "Get Assistant", (key,)),
+            "patch": _operation(tag, "Patch Assistant", (key,), body=True),
+            "delete": _operation(
+                tag, "Delete Assistant", (key, ("delete_threads", "query", "boolean")), success=gone, status="204",
+                codes=("404", "409"),
+            ),
+        },
+        f"{one}/versions": {"post": _operation(tag, "List Assistant Versions", (key,), body=True)},
+        f"{one}/latest": {"post": _operation(tag, "Set Latest Assistant Version", (key,), body=True)},
+        f"{one}/graph": {"get": _operation(tag, "Get Assistant Graph", (key, ("xray", "query", "string")))},
+        f"{one}/schemas": {"get": _operation(tag, "Get Assistant Schemas", (key,))},
+        f"{one}/subgraphs": {"get": _operation(tag, "Get Assistant Subgraphs", (key, recurse))},
+        f"{one}/subgraphs/{{namespace}}": {
+            "get": _operation(tag, "Get Assistant Subgraph", (key, namespace, recurse))
+        },
+    }  # fmt: skip
 
 
 def _paths() -> dict[str, Any]:
@@ -134,10 +162,7 @@ def _paths() -> dict[str, Any]:
             "post": _operation("Stateless Runs", "Create And Stream Stateless Run", body=True, success=SSE)
         },
         "/runs/wait": {"post": _operation("Stateless Runs", "Create And Wait Stateless Run", body=True)},
-        "/assistants/search": {"post": _operation("Assistants", "Search Assistants", body=True, codes=())},
-        "/assistants/{assistant_id}": {
-            "get": _operation("Assistants", "Get Assistant", (("assistant_id", "path", "string"),))
-        },
+        **_assistants(),
         **{
             path: {"get": _operation("Health", summary, codes=())}
             for path, summary in (

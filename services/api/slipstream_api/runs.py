@@ -1,17 +1,20 @@
 """Runs as requests describe them, and their way to the log."""
 
 import time
+import uuid
 from typing import Any, cast
 
 import msgspec
 
+from slipstream_api import configs
 from slipstream_api.context import Context
 from slipstream_nats import leases, owed
-from slipstream_postgres import fences
+from slipstream_postgres import assistants, fences
 from slipstream_postgres import runs as rows
+from slipstream_postgres.rows import AssistantRow
 from slipstream_schemas import run_state as rs
 from slipstream_schemas.codec import to_plain
-from slipstream_schemas.errors import InvalidArgument, NotFound
+from slipstream_schemas.errors import InvalidArgument, NoSuchGraph, NotFound
 from slipstream_schemas.ids import derived_id, new_run_id
 from slipstream_schemas.subjects import thread_key
 from slipstream_schemas.terminal import running_line, terminal_body
@@ -83,19 +86,27 @@ def _one_of(value: str | None, allowed: tuple[str, ...], default: str, name: str
     return value
 
 
+async def _assistant(context: Context, name: str) -> AssistantRow:
+    """A run's assistant as it is now. Raises: NotFound for an unknown id, NoSuchGraph for another name, Unavailable."""
+    row = await assistants.get(context.database, name)
+    if row is not None:
+        return row
+    try:
+        uuid.UUID(name)
+    except ValueError:
+        graphs = ", ".join(await assistants.graph_versions(context.database)) or "none yet"
+        text = f"Invalid assistant: {name[:80]!r}. Must be the id of an assistant or one of the graphs: {graphs}"
+        raise NoSuchGraph(text, ("body", "assistant_id"), "no_such_graph") from None
+    raise NotFound("Thread or assistant not found.")
+
+
 async def resolve(
     context: Context, thread_id: str, body: RunCreate, *, key: str | None = None, creates_thread: bool = False
 ) -> rs.RunCreated:
     """Check a request and resolve its assistant. Raises: InvalidArgument, NotFound, Unavailable."""
-    assistant = await context.assistant(body.assistant_id)
-    if assistant is None:
-        raise NotFound("Thread or assistant not found.")
+    assistant = await _assistant(context, body.assistant_id)
     modes_of(body)
-    config = {**msgspec.json.decode(assistant.config), **(body.config or {})}
-    if body.context is not None and config.get("configurable"):
-        raise InvalidArgument("Cannot specify both configurable and context.", ("body", "context"))
-    if not isinstance(config.get("configurable", {}), dict):
-        raise InvalidArgument("Expected an object", ("body", "config", "configurable"), "type_error")
+    config, given = configs.for_run(assistant, body.config, body.context)
     checkpoint = {**(body.checkpoint or {}), **({"checkpoint_id": body.checkpoint_id} if body.checkpoint_id else {})}
     strategy = _one_of(body.multitask_strategy, STRATEGIES, "enqueue", "multitask_strategy")
     exits = body.checkpoint_during is False
@@ -104,7 +115,6 @@ async def resolve(
         creates_thread = True
     run_id = new_run_id() if key is None else derived_id("run", context.scope.tenant, thread_id, key)
     kwargs = msgspec.to_builtins(body)
-    given = body.context if body.context is not None else msgspec.json.decode(assistant.context) or None
     return rs.RunCreated(
         run_id,
         thread_id,
@@ -114,7 +124,7 @@ async def resolve(
         command=body.command,
         config=config,
         context=given,
-        metadata=body.metadata or {},
+        metadata={**msgspec.json.decode(assistant.metadata), **(body.metadata or {})},
         strategy=cast("rs.Strategy", strategy),
         interrupt_before=body.interrupt_before,
         interrupt_after=body.interrupt_after,
@@ -123,6 +133,7 @@ async def resolve(
         stream_modes=modes_of(body),
         kwargs={k: v for k, v in kwargs.items() if v is not None and k != "assistant_id"},
         thread_metadata={} if creates_thread else None,
+        assistant_version=assistant.version,
     )
 
 

@@ -12,7 +12,7 @@ from langgraph.errors import GraphBubbleUp
 from slipstream_runner.checkpoints import FencedSaver
 from slipstream_runner.extensions import Extensions, extensions_of
 from slipstream_runner.flush import Flusher
-from slipstream_runner.inputs import graph_input, run_config
+from slipstream_runner.inputs import graph_input, run_config, run_context
 from slipstream_runner.recover import opening_lines
 from slipstream_runner.runtime import Attempt, Runtime, now_ms
 from slipstream_runner.translate import EXTENSION, MODES, LlmRuns, Translator, describe_error
@@ -88,8 +88,9 @@ async def _drive(
     saver = FencedSaver(runtime.checkpoints, attempt.scope, attempt.thread_id, attempt.fence)
     async with runtime.graphs.use(run.graph_id, config, saver) as graph:
         options: dict[str, Any] = {"durability": run.durability}
-        if run.context is not None:
-            options["context"] = run.context
+        context = run_context(graph.context_schema, run.context)
+        if context is not None:
+            options["context"] = context
         for name, value in (("interrupt_before", run.interrupt_before), ("interrupt_after", run.interrupt_after)):
             if value:
                 options[name] = value

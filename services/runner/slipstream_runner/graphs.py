@@ -18,6 +18,7 @@ from langgraph.pregel import Pregel
 from langgraph.store.memory import InMemoryStore
 from langgraph_sdk import runtime as sdk_runtime
 
+from slipstream_runner.code_version import code_version
 from slipstream_schemas.errors import NotFound, Rejected
 
 
@@ -59,11 +60,16 @@ def read_config(path: Path) -> GraphConfig:
     return config
 
 
+def _folders(config: GraphConfig, root: Path) -> list[Path]:
+    """The folders of the user's code."""
+    folders = [(root / dependency).resolve() for dependency in (".", *config.dependencies)]
+    return [folder for folder in folders if folder.is_dir()]
+
+
 def prepare_environment(config: GraphConfig, root: Path) -> None:
     """Put the dependencies on the import path and the variables of `env` into the environment."""
-    for dependency in (".", *config.dependencies):
-        folder = (root / dependency).resolve()
-        if folder.is_dir() and str(folder) not in sys.path:
+    for folder in _folders(config, root):
+        if str(folder) not in sys.path:
             sys.path.insert(0, str(folder))
     variables = config.env if isinstance(config.env, dict) else {}
     if isinstance(config.env, str) and (root / config.env).exists():
@@ -118,17 +124,18 @@ def load_graph(graph_id: str, reference: str | dict[str, Any], root: Path) -> Lo
 
 
 class Graphs:
-    """The graphs of a runner."""
+    """The graphs of a runner. `version` changes when their code does."""
 
-    def __init__(self, graphs: dict[str, LoadedGraph]) -> None:
-        self._graphs = graphs
+    def __init__(self, graphs: dict[str, LoadedGraph], version: str = "") -> None:
+        self._graphs, self.version = graphs, version
 
     @classmethod
     def load(cls, path: Path) -> "Graphs":
         """Load every graph of a `langgraph.json`. Raises: BadConfig."""
         config, root = read_config(path), path.resolve().parent
         prepare_environment(config, root)
-        return cls({graph_id: load_graph(graph_id, ref, root) for graph_id, ref in config.graphs.items()})
+        graphs = {graph_id: load_graph(graph_id, ref, root) for graph_id, ref in config.graphs.items()}
+        return cls(graphs, code_version(msgspec.json.encode(config), _folders(config, root)))
 
     @property
     def ids(self) -> list[str]:

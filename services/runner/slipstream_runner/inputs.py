@@ -1,5 +1,6 @@
 """What a graph is called with: input or command, config, context."""
 
+import dataclasses
 from importlib.metadata import version
 from typing import Any
 
@@ -45,17 +46,28 @@ def graph_input(attempt: Attempt, checkpoint_id: str | None, null_writes: int) -
     return as_command(run.command)
 
 
+def run_context(schema: type[Any] | None, context: dict[str, Any] | None) -> dict[str, Any] | None:
+    """The context that the graph is called with.
+
+    A dataclass refuses keys that it does not have, and `configurable`, which is copied to the context, may hold any.
+    """
+    if context is None or schema is None or not dataclasses.is_dataclass(schema):
+        return context
+    names = {field.name for field in dataclasses.fields(schema) if field.init}
+    return {key: value for key, value in context.items() if key in names} or None
+
+
 def run_metadata(attempt: Attempt) -> dict[str, Any]:
     """The metadata of an attempt's checkpoints and messages."""
     run = attempt.run
     return {
+        "created_by": "system",
         **run.metadata,
         "run_id": run.run_id,
         "thread_id": attempt.thread_id,
         "graph_id": run.graph_id,
         "assistant_id": run.assistant_id,
         "user_id": run.user_id,
-        "created_by": "system",
         "run_attempt": attempt.number,
         "langgraph_version": LANGGRAPH_VERSION,
     }

@@ -65,7 +65,7 @@ async def run(settings: ServiceSettings, graphs: Graphs) -> None:
     pulse = Pulse(settings, runtime.holder)
     pulse.start()
     worker = Worker(runtime, pulse)
-    await assistants.upsert_system(runtime.database, graphs.ids, graphs.descriptions)
+    await assistants.register_graphs(runtime.database, graphs.ids, graphs.descriptions, graphs.version)
     await questions.serve(runtime)
     watching = asyncio.Event()
     background = [

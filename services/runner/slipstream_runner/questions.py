@@ -6,10 +6,12 @@ from typing import Any
 import msgspec
 
 from slipstream_nats import rpc
+from slipstream_runner import drawings
 from slipstream_runner.checkpoints import FencedSaver
 from slipstream_runner.runtime import Runtime
 from slipstream_schemas import subjects
 from slipstream_schemas.codec import dumps, to_plain
+from slipstream_schemas.drawings import DrawingQuestion
 from slipstream_schemas.errors import Rejected
 from slipstream_schemas.subjects import Scope
 
@@ -30,7 +32,7 @@ class HasQuestion(msgspec.Struct, tag_field="ask", tag="has"):
     graph_id: str
 
 
-Question = StateQuestion | HasQuestion
+Question = StateQuestion | HasQuestion | DrawingQuestion
 _decode = msgspec.json.Decoder(Question).decode
 
 
@@ -41,6 +43,8 @@ async def serve(runtime: Runtime) -> None:
         question = _decode(body)
         if isinstance(question, HasQuestion):
             return b"true"
+        if isinstance(question, DrawingQuestion):
+            return await drawings.answer(runtime.graphs, question)
         return dumps(await read_state(runtime, question))
 
     for graph_id in runtime.graphs.ids:

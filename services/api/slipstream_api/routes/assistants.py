@@ -1,51 +1,271 @@
-"""Assistants: read only for now."""
+"""Assistants and their versions."""
 
 from typing import Any
 
 import msgspec
-from litestar import Request, Response, get, post
+from litestar import Request, Response, delete, get, patch, post
 
-from slipstream_api.bodies import bounded, read
+from slipstream_api import configs, runs
+from slipstream_api.bodies import bounded, flag, idempotency_key, read
 from slipstream_api.context import Context
 from slipstream_api.problems import as_json
+from slipstream_api.routes.threads import check_metadata
 from slipstream_postgres import assistants
-from slipstream_schemas.errors import NotFound
-from slipstream_schemas.limits import SEARCH_LIMIT_MAX
+from slipstream_postgres.rows import AssistantRow
+from slipstream_schemas.errors import Conflict, InvalidArgument, NotFound, Unavailable
+from slipstream_schemas.ids import check_assistant_id, derived_id, system_assistant_id, uuid7
+from slipstream_schemas.limits import PROJECTION_WAIT_S, SEARCH_LIMIT_MAX
 
 AnyRequest = Request[Any, Any, Any]
+NAME = "Untitled"
+VERSION_MAX = 2**31 - 1
+DELETE_PAGE = 200
+
+
+class AssistantCreate(msgspec.Struct):
+    """Body of `POST /assistants`."""
+
+    graph_id: str
+    assistant_id: str | None = None
+    config: dict[str, Any] | None = None
+    context: dict[str, Any] | None = None
+    metadata: dict[str, Any] | None = None
+    name: str | None = None
+    description: str | None = None
+    if_exists: str | None = None
+
+
+class AssistantPatch(msgspec.Struct):
+    """Body of `PATCH /assistants/{assistant_id}`. What is absent or null stays."""
+
+    graph_id: str | None = None
+    config: dict[str, Any] | None = None
+    context: dict[str, Any] | None = None
+    metadata: dict[str, Any] | None = None
+    name: str | None = None
+    description: str | None = None
 
 
 class AssistantSearch(msgspec.Struct):
-    """Body of the search."""
+    """Body of the search and of the count."""
 
     graph_id: str | None = None
     name: str | None = None
     metadata: dict[str, Any] | None = None
     limit: int = 10
     offset: int = 0
+    sort_by: str | None = None
+    sort_order: str | None = None
+    select: list[str] | None = None
+
+
+class VersionSearch(msgspec.Struct):
+    """Body of `POST /assistants/{assistant_id}/versions`."""
+
+    metadata: dict[str, Any] | None = None
+    limit: int = 10
+    offset: int = 0
+
+
+class VersionChoice(msgspec.Struct):
+    """Body of `POST /assistants/{assistant_id}/latest`."""
+
+    version: int
+
+
+async def existing(context: Context, assistant_id: str) -> AssistantRow:
+    """An assistant by its id or its graph's, as it is now. Raises: NotFound, Unavailable."""
+    row = await assistants.get(context.database, assistant_id)
+    if row is None:
+        raise NotFound(f"Assistant {assistant_id} not found.")
+    return row
+
+
+async def check_graph(context: Context, graph_id: str) -> dict[str, str]:
+    """All graphs' versions. Raises: InvalidArgument for an unregistered graph, Unavailable before there is any."""
+    known = await assistants.graph_versions(context.database)
+    if not known:
+        raise Unavailable("no runner has registered its graphs yet")
+    if graph_id not in known:
+        text = f"Graph {graph_id!r} not found. Expected one of: {', '.join(known)}"
+        raise InvalidArgument(text, ("body", "graph_id"), "unknown_graph")
+    return known
+
+
+def _content(body: AssistantCreate) -> assistants.Content:
+    metadata = check_metadata(body.metadata)
+    config, static = configs.mirrored(body.config, body.context)
+    encode = msgspec.json.encode
+    return assistants.Content(
+        body.graph_id, body.name or NAME, body.description, encode(config), encode(static), encode(metadata)
+    )
+
+
+async def _was_created_so(context: Context, assistant_id: str, content: assistants.Content) -> bool:
+    """Whether the assistant's first version says the same: then a request may be the repetition of an earlier one."""
+    first, decode = await assistants.first_version(context.database, assistant_id), msgspec.json.decode
+    if first is None:
+        return False
+    columns = ((first.config, content.config), (first.context, content.context), (first.metadata, content.metadata))
+    texts = (content.graph_id, content.name, content.description)
+    return (first.graph_id, first.name, first.description) == texts and all(
+        decode(known) == decode(wanted) for known, wanted in columns
+    )
+
+
+@post("/assistants", status_code=200)
+async def create(request: AnyRequest) -> Response[bytes]:
+    """Create an assistant; with `if_exists: do_nothing` an existing one is returned."""
+    context: Context = request.app.state.context
+    body = await read(request, AssistantCreate)
+    key = idempotency_key(request)
+    derived = derived_id("assistant", context.scope.tenant, key) if key else str(uuid7())
+    assistant_id = check_assistant_id(body.assistant_id) if body.assistant_id is not None else derived
+    if body.if_exists not in (None, "raise", "do_nothing"):
+        raise InvalidArgument("Expected one of raise, do_nothing", ("body", "if_exists"), "literal_error")
+    content = _content(body)
+    graphs = await check_graph(context, body.graph_id)
+    # A graph's id is taken: it names the graph's own assistant.
+    row = None if assistant_id in graphs else await assistants.create(context.database, assistant_id, content)
+    if row is None and not (key and await _was_created_so(context, assistant_id, content)):
+        if key and body.assistant_id is None:
+            text = "this Idempotency-Key was used with another body"
+            raise InvalidArgument(text, ("header", "idempotency-key"), "idempotency_key_reused")
+        if body.if_exists != "do_nothing":
+            raise Conflict(f"Assistant {assistant_id} already exists.")
+    return as_json(row or await existing(context, assistant_id))
+
+
+def _query(body: AssistantSearch) -> assistants.AssistantQuery:
+    sortable = ", ".join(assistants.SORTABLE)
+    if body.sort_by is not None and body.sort_by not in assistants.SORTABLE:
+        raise InvalidArgument(f"Expected one of {sortable}", ("body", "sort_by"), "literal_error")
+    if body.sort_order not in (None, "asc", "desc"):
+        raise InvalidArgument("Expected one of asc, desc", ("body", "sort_order"), "literal_error")
+    fields = AssistantRow.__struct_fields__
+    for index, name in enumerate(body.select or ()):
+        if name not in fields:
+            raise InvalidArgument(f"Expected one of {', '.join(fields)}", ("body", "select", index), "literal_error")
+    return assistants.AssistantQuery(
+        body.graph_id, body.name, msgspec.json.encode(body.metadata or {}),
+        bounded(body.limit, 1, SEARCH_LIMIT_MAX, ("body", "limit")), bounded(body.offset, 0, 2**31, ("body", "offset")),
+        body.sort_by or "created_at", body.sort_order or "desc",
+    )  # fmt: skip
 
 
 @post("/assistants/search", status_code=200)
 async def search(request: AnyRequest) -> Response[bytes]:
-    """Assistants, newest first."""
+    """Assistants that match, newest first by default."""
     context: Context = request.app.state.context
     body = await read(request, AssistantSearch)
-    limit = bounded(body.limit, 1, SEARCH_LIMIT_MAX, ("body", "limit"))
-    offset = bounded(body.offset, 0, 2**31, ("body", "offset"))
-    rows = await assistants.search(context.database, graph_id=body.graph_id, name=body.name, metadata=body.metadata,
-                                   limit=limit, offset=offset)  # fmt: skip
-    more = {"x-pagination-next": str(offset + limit)} if len(rows) > limit else {}
-    return as_json(rows[:limit], headers={"x-pagination-total": str(offset + len(rows)), **more})
+    query = _query(body)
+    rows = await assistants.search(context.database, query)
+    total = await assistants.count(context.database, query)
+    more = {"x-pagination-next": str(query.offset + query.limit)} if len(rows) > query.limit else {}
+    shown: list[Any] = list(rows[: query.limit])
+    if body.select:
+        shown = [{name: getattr(row, name) for name in body.select} for row in shown]
+    return as_json(shown, headers={"x-pagination-total": str(total), **more})
+
+
+@post("/assistants/count", status_code=200)
+async def count(request: AnyRequest) -> Response[bytes]:
+    """How many assistants match."""
+    context: Context = request.app.state.context
+    query = _query(await read(request, AssistantSearch))
+    return as_json(await assistants.count(context.database, query))
 
 
 @get("/assistants/{assistant_id:str}")
 async def get_one(request: AnyRequest, assistant_id: str) -> Response[bytes]:
     """One assistant, by its id or its graph's."""
+    return as_json(await existing(request.app.state.context, assistant_id))
+
+
+def _change(body: AssistantPatch) -> assistants.Change:
+    config, encode = configs.checked(body.config, body.context), msgspec.json.encode
+    static = body.context
+    if static is None and (config or {}).get("configurable") is not None:
+        _, static = configs.mirrored(config, None)
+    return assistants.Change(
+        graph_id=body.graph_id,
+        name=body.name,
+        description=body.description,
+        config=None if config is None else encode(config),
+        configurable=None if body.context is None else encode({"configurable": body.context}),
+        context=None if static is None else encode(static),
+        metadata=encode(check_metadata(body.metadata)),
+    )
+
+
+@patch("/assistants/{assistant_id:str}")
+async def patch_one(request: AnyRequest, assistant_id: str) -> Response[bytes]:
+    """Make a new version. Metadata is merged; what else is given replaces what was."""
     context: Context = request.app.state.context
-    row = await context.assistant(assistant_id)
+    body = await read(request, AssistantPatch)
+    change = _change(body)
+    known = await existing(context, assistant_id)
+    if body.graph_id is not None:
+        await check_graph(context, body.graph_id)
+    row = await assistants.patch(context.database, known.assistant_id, change)
     if row is None:
         raise NotFound(f"Assistant {assistant_id} not found.")
     return as_json(row)
 
 
-ROUTES = [search, get_one]
+@delete("/assistants/{assistant_id:str}", status_code=204)
+async def delete_one(request: AnyRequest, assistant_id: str) -> None:
+    """Delete an assistant, and with `delete_threads` the threads whose metadata name it. Its runs go on."""
+    context: Context = request.app.state.context
+    known = await existing(context, assistant_id)
+    graphs = await assistants.graph_versions(context.database)
+    if known.assistant_id in {system_assistant_id(graph_id) for graph_id in graphs}:
+        raise Conflict("This assistant belongs to its graph and cannot be deleted.")
+    if flag(request, "delete_threads"):
+        await _delete_threads(context, known.assistant_id)
+    if not await assistants.delete(context.database, known.assistant_id):
+        raise NotFound(f"Assistant {assistant_id} not found.")
+
+
+async def _delete_threads(context: Context, assistant_id: str) -> None:
+    """The assistant goes last, so that a request which fails on the way can be repeated."""
+    newest = await context.control.newest_seq(context.settings.region)
+    if not await context.projected(newest, PROJECTION_WAIT_S):
+        raise Unavailable("the read model lags behind the log; try again")
+    after = ""
+    while page := await assistants.thread_ids(context.database, context.scope.tenant, assistant_id, after, DELETE_PAGE):
+        for thread_id in page:
+            try:
+                await runs.delete_thread(context, thread_id)
+            except NotFound:  # somebody else was faster
+                pass
+        after = page[-1]
+
+
+@post("/assistants/{assistant_id:str}/versions", status_code=200)
+async def list_versions(request: AnyRequest, assistant_id: str) -> Response[bytes]:
+    """An assistant's versions, newest first."""
+    context: Context = request.app.state.context
+    body = await read(request, VersionSearch)
+    limit = bounded(body.limit, 1, SEARCH_LIMIT_MAX, ("body", "limit"))
+    offset = bounded(body.offset, 0, 2**31, ("body", "offset"))
+    known = await existing(context, assistant_id)
+    metadata = msgspec.json.encode(body.metadata or {})
+    return as_json(
+        await assistants.versions(context.database, known.assistant_id, metadata=metadata, limit=limit, offset=offset)
+    )
+
+
+@post("/assistants/{assistant_id:str}/latest", status_code=200)
+async def set_latest(request: AnyRequest, assistant_id: str) -> Response[bytes]:
+    """Go back to a version: the assistant is what it was then, its graph included."""
+    context: Context = request.app.state.context
+    version = bounded((await read(request, VersionChoice)).version, 1, VERSION_MAX, ("body", "version"))
+    known = await existing(context, assistant_id)
+    row = await assistants.set_latest(context.database, known.assistant_id, version)
+    if row is None:
+        raise NotFound(f"Version {version} of assistant {assistant_id} not found.")
+    return as_json(row)
+
+
+ROUTES = [create, search, count, get_one, patch_one, delete_one, list_versions, set_latest]

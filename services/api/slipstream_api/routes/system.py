@@ -8,6 +8,7 @@ from litestar import MediaType, Request, Response, get
 from slipstream_api.context import Context
 from slipstream_api.openapi import DOCUMENT, PAGE
 from slipstream_api.problems import as_json
+from slipstream_postgres import assistants
 from slipstream_schemas.errors import Unavailable
 
 AnyRequest = Request[Any, Any, Any]
@@ -41,9 +42,8 @@ async def ready(request: AnyRequest) -> Response[bytes]:
     context: Context = request.app.state.context
     if not context.connection.is_connected:
         raise Unavailable("NATS is not connected")
-    async with context.database.connection() as connection:
-        graphs = await connection.fetchval("SELECT count(*) FROM assistants")
-    return as_json({"ok": True, "status": "ready", "graphs": graphs})
+    graphs = await assistants.graph_versions(context.database)
+    return as_json({"ok": True, "status": "ready", "graphs": len(graphs)})
 
 
 @get("/openapi.json")
