@@ -63,6 +63,19 @@ SSE_SEND_DEADLINE_S: Final = 60.0
 PYTHON_SDK_EVENTS_PER_S: Final = 10_000
 """The stock Python SDK loses its queue and hangs on faster bursts."""
 
+# State
+HISTORY_LIMIT_MAX: Final = 1000
+HISTORY_PAGE_STATES: Final = 50
+"""A runner reads so many checkpoints at once; a longer history is asked for page by page."""
+HISTORY_PAGE_BYTES_MAX: Final = 4 * 1024 * 1024
+HISTORY_BYTES_MAX: Final = 64 * 1024 * 1024
+STATE_UPDATE_DEADLINE_S: Final = 8.0
+"""How long the user's code may take over an update: a run that starts meanwhile waits for it."""
+STATE_ANSWER_DEADLINE_S: Final = 25.0
+"""Longer than the wait for a connection and the update together: an answer that is given arrives."""
+SUPERSTEPS_MAX: Final = 100
+SELECT_FIELDS_MAX: Final = 64
+
 # Read model
 PROJECTION_WAIT_S: Final = 2.0
 CREATE_PROJECTION_WAIT_S: Final = 1.0
@@ -74,5 +87,8 @@ assert RECORD_LINES_MAX <= 256, "seq holds the line in eight bits"
 assert RECORD_BYTES_MAX < MESSAGE_BYTES_MAX
 assert BODY_BYTES_MAX < MESSAGE_BYTES_MAX, "a command must fit into one record"
 assert PUBLISH_DEADLINE_S < DUPLICATE_WINDOW_S / 2
+assert HISTORY_PAGE_BYTES_MAX < MESSAGE_BYTES_MAX
+assert STATE_UPDATE_DEADLINE_S < DATABASE_DEADLINE_S, "a run waits for the fence row no longer than for the database"
+assert DATABASE_DEADLINE_S + STATE_UPDATE_DEADLINE_S + PUBLISH_DEADLINE_S < STATE_ANSWER_DEADLINE_S
 assert 2 * WORK_HEARTBEAT_S < ACK_WAIT_S
 assert 2 * PULL_IDLE_HEARTBEAT_S < PULL_EXPIRES_S

@@ -14,6 +14,7 @@ from slipstream_api.context import Context
 from slipstream_api.problems import as_json
 from slipstream_api.render import v2
 from slipstream_api.sse import Stream
+from slipstream_api.thread_rows import row_of
 from slipstream_nats.cursor import CursorLost
 from slipstream_schemas import errors
 from slipstream_schemas import run_state as rs
@@ -220,8 +221,6 @@ async def _input_respond(context: Context, thread_id: str, params: dict[str, Any
 
 async def _graph_of(context: Context, thread_id: str) -> str:
     """The assistant of the thread's last run. Raises: NoSuchInterrupt, Unavailable."""
-    from slipstream_api.routes.threads import row_of
-
     try:
         row = await row_of(context, thread_id)
     except errors.NotFound as error:

@@ -6,15 +6,14 @@ import msgspec
 from litestar import Request, Response, delete, get, patch, post
 
 from slipstream_api import runs
-from slipstream_api.bodies import bounded, flag, idempotency_key, read
+from slipstream_api.bodies import bounded, idempotency_key, read
 from slipstream_api.context import Context
 from slipstream_api.problems import as_json
-from slipstream_nats import rpc
+from slipstream_api.thread_rows import row_of
 from slipstream_postgres import threads
 from slipstream_postgres.rows import ThreadRow
 from slipstream_schemas import run_state as rs
-from slipstream_schemas import subjects
-from slipstream_schemas.errors import Conflict, InvalidArgument, NoResponder, NotFound, Unavailable
+from slipstream_schemas.errors import Conflict, InvalidArgument
 from slipstream_schemas.ids import check_thread_id, derived_id, new_run_id, new_thread_id
 from slipstream_schemas.limits import CREATE_PROJECTION_WAIT_S, METADATA_KEYS_MAX, PROJECTION_WAIT_S, SEARCH_LIMIT_MAX
 
@@ -54,18 +53,6 @@ def check_metadata(metadata: dict[str, Any] | None) -> dict[str, Any]:
     if metadata is not None and len(metadata) > METADATA_KEYS_MAX:
         raise InvalidArgument(f"metadata has more than {METADATA_KEYS_MAX} keys", ("body", "metadata"))
     return metadata or {}
-
-
-async def row_of(context: Context, thread_id: str) -> ThreadRow:
-    """The thread's row, as new as its control head. Raises: NotFound, Unavailable."""
-    head = await context.control.head(context.scope, thread_id)
-    rs.existing(head.state)
-    if not await context.projected(head.stream_seq, PROJECTION_WAIT_S):
-        raise Unavailable("the read model lags behind the log; try again")
-    row = await threads.get(context.database, context.scope.tenant, thread_id)
-    if row is None:
-        raise NotFound("Thread not found.")
-    return row
 
 
 @post("/threads", status_code=200)
@@ -171,45 +158,4 @@ async def count(request: AnyRequest) -> Response[bytes]:
     return as_json(await threads.count(context.database, context.scope.tenant, query))
 
 
-EMPTY_STATE: dict[str, Any] = {
-    "values": {}, "next": [], "tasks": [], "metadata": {}, "created_at": None, "checkpoint": None,
-    "parent_checkpoint": None, "interrupts": [], "checkpoint_id": None, "parent_checkpoint_id": None,
-}  # fmt: skip
-
-
-async def state_of(context: Context, thread_id: str, subgraphs: bool, checkpoint_id: str | None = None) -> Any:
-    """The thread's state, asked from a runner that has its graph. Raises: NotFound, Unavailable."""
-    row = await row_of(context, thread_id)
-    graph_id = msgspec.json.decode(row.metadata).get("graph_id")
-    if graph_id is None:
-        return EMPTY_STATE
-    question = {
-        "ask": "state",
-        "graph_id": graph_id,
-        "checkpoint": {"checkpoint_id": checkpoint_id} if checkpoint_id else {},
-        "tenant": context.scope.tenant,
-        "thread_id": thread_id,
-        "subgraphs": subgraphs,
-    }
-    subject = subjects.graph_rpc(context.settings.region, graph_id)
-    try:
-        return msgspec.Raw(await rpc.call(context.connection, subject, msgspec.json.encode(question)))
-    except NoResponder as error:
-        raise Unavailable(f"no runner that has the graph {graph_id!r} is up") from error
-
-
-@get("/threads/{thread_id:str}/state")
-async def get_state(request: AnyRequest, thread_id: str) -> Response[bytes]:
-    """The newest state."""
-    context: Context = request.app.state.context
-    return as_json(await state_of(context, check_thread_id(thread_id), flag(request, "subgraphs")))
-
-
-@get("/threads/{thread_id:str}/state/{checkpoint_id:str}")
-async def get_state_at(request: AnyRequest, thread_id: str, checkpoint_id: str) -> Response[bytes]:
-    """The state at a checkpoint."""
-    context: Context = request.app.state.context
-    return as_json(await state_of(context, check_thread_id(thread_id), flag(request, "subgraphs"), checkpoint_id))
-
-
-ROUTES = [search, count, create, get_one, patch_one, delete_one, get_state, get_state_at]
+ROUTES = [search, count, create, get_one, patch_one, delete_one]
