@@ -16,6 +16,10 @@ NAMESPACE_SEGMENTS_MAX: Final = 32
 METADATA_KEYS_MAX: Final = 256
 IDEMPOTENCY_KEY_CHARS_MAX: Final = 255
 SEARCH_LIMIT_MAX: Final = 1000
+SEARCH_TOTAL_MAX: Final = 10_000
+"""Matches are counted exactly up to here; beyond, a search says that there are more."""
+EXTRACT_PATHS_MAX: Final = 10
+EXTRACT_KEYS_MAX: Final = 32
 
 # Thread log
 RECORD_LINES_MAX: Final = 256

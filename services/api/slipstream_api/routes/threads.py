@@ -6,16 +6,15 @@ import msgspec
 from litestar import Request, Response, delete, get, patch, post
 
 from slipstream_api import runs
-from slipstream_api.bodies import bounded, idempotency_key, read
+from slipstream_api.bodies import idempotency_key, read
 from slipstream_api.context import Context
 from slipstream_api.problems import as_json
 from slipstream_api.thread_rows import row_of
-from slipstream_postgres import threads
 from slipstream_postgres.rows import ThreadRow
 from slipstream_schemas import run_state as rs
 from slipstream_schemas.errors import Conflict, InvalidArgument
 from slipstream_schemas.ids import check_thread_id, derived_id, new_run_id, new_thread_id
-from slipstream_schemas.limits import CREATE_PROJECTION_WAIT_S, METADATA_KEYS_MAX, PROJECTION_WAIT_S, SEARCH_LIMIT_MAX
+from slipstream_schemas.limits import CREATE_PROJECTION_WAIT_S, METADATA_KEYS_MAX
 
 AnyRequest = Request[Any, Any, Any]
 
@@ -32,20 +31,6 @@ class ThreadPatch(msgspec.Struct):
     """Body of `PATCH /threads/{thread_id}`."""
 
     metadata: dict[str, Any] | None = None
-
-
-class ThreadSearch(msgspec.Struct):
-    """Body of `POST /threads/search` and `/threads/count`."""
-
-    metadata: dict[str, Any] | None = None
-    values: dict[str, Any] | None = None
-    status: str | None = None
-    ids: list[str] | None = None
-    limit: int = 10
-    offset: int = 0
-    sort_by: str | None = None
-    sort_order: str | None = None
-    select: list[str] | None = None
 
 
 def check_metadata(metadata: dict[str, Any] | None) -> dict[str, Any]:
@@ -119,43 +104,4 @@ async def delete_one(request: AnyRequest, thread_id: str) -> None:
     await context.projected(context.written, CREATE_PROJECTION_WAIT_S)
 
 
-def _query(body: ThreadSearch) -> threads.ThreadQuery:
-    if body.sort_by is not None and body.sort_by not in threads.SORTABLE:
-        raise InvalidArgument(f"Expected one of {', '.join(threads.SORTABLE)}", ("body", "sort_by"), "literal_error")
-    if body.sort_order not in (None, "asc", "desc"):
-        raise InvalidArgument("Expected one of asc, desc", ("body", "sort_order"), "literal_error")
-    if body.status not in (None, "idle", "busy", "interrupted", "error"):
-        raise InvalidArgument("Expected one of idle, busy, interrupted, error", ("body", "status"), "literal_error")
-    return threads.ThreadQuery(
-        body.metadata, body.values, body.status, body.ids,
-        bounded(body.limit, 1, SEARCH_LIMIT_MAX, ("body", "limit")), bounded(body.offset, 0, 2**31, ("body", "offset")),
-        body.sort_by or "created_at", body.sort_order or "desc",
-    )  # fmt: skip
-
-
-@post("/threads/search", status_code=200)
-async def search(request: AnyRequest) -> Response[bytes]:
-    """Threads that match, newest first by default."""
-    context: Context = request.app.state.context
-    body = await read(request, ThreadSearch)
-    query = _query(body)
-    await context.projected(context.written, PROJECTION_WAIT_S)
-    rows = await threads.search(context.database, context.scope.tenant, query)
-    more = {"x-pagination-next": str(query.offset + query.limit)} if len(rows) > query.limit else {}
-    total = await threads.count(context.database, context.scope.tenant, query)
-    shown: list[Any] = list(rows[: query.limit])
-    if body.select:
-        shown = [{name: getattr(row, name) for name in body.select if hasattr(row, name)} for row in shown]
-    return as_json(shown, headers={"x-pagination-total": str(total), **more})
-
-
-@post("/threads/count", status_code=200)
-async def count(request: AnyRequest) -> Response[bytes]:
-    """How many threads match."""
-    context: Context = request.app.state.context
-    query = _query(await read(request, ThreadSearch))
-    await context.projected(context.written, PROJECTION_WAIT_S)
-    return as_json(await threads.count(context.database, context.scope.tenant, query))
-
-
-ROUTES = [search, count, create, get_one, patch_one, delete_one]
+ROUTES = [create, get_one, patch_one, delete_one]
