@@ -6,7 +6,7 @@ from typing import Literal
 
 Point = Literal[
     "created", "delivered", "leased", "started", "output", "ended", "terminal", "next_work", "acknowledged",
-    "pending_cancelled",
+    "pending_cancelled", "state_committed",
 ]  # fmt: skip
 
 

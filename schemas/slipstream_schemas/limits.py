@@ -18,6 +18,10 @@ IDEMPOTENCY_KEY_CHARS_MAX: Final = 255
 SEARCH_LIMIT_MAX: Final = 1000
 ASSISTANT_BYTES_MAX: Final = 1024 * 1024
 """The body that makes or changes an assistant: every run's record carries its config and context."""
+SEARCH_TOTAL_MAX: Final = 10_000
+"""Matches are counted exactly up to here; beyond, a search says that there are more."""
+EXTRACT_PATHS_MAX: Final = 10
+EXTRACT_KEYS_MAX: Final = 32
 
 # Thread log
 RECORD_LINES_MAX: Final = 256
@@ -68,6 +72,19 @@ SOCKET_SUBSCRIPTIONS_MAX: Final = 64
 TREE_NODES_MAX: Final = 10_000
 """Subgraphs that `agent.getTree` shows; a larger tree is cut and says so."""
 
+# State
+HISTORY_LIMIT_MAX: Final = 1000
+HISTORY_PAGE_STATES: Final = 50
+"""A runner reads so many checkpoints at once; a longer history is asked for page by page."""
+HISTORY_PAGE_BYTES_MAX: Final = 4 * 1024 * 1024
+HISTORY_BYTES_MAX: Final = 64 * 1024 * 1024
+STATE_UPDATE_DEADLINE_S: Final = 8.0
+"""How long the user's code may take over an update: a run that starts meanwhile waits for it."""
+STATE_ANSWER_DEADLINE_S: Final = 25.0
+"""Longer than the wait for a connection and the update together: an answer that is given arrives."""
+SUPERSTEPS_MAX: Final = 100
+SELECT_FIELDS_MAX: Final = 64
+
 # Read model
 PROJECTION_WAIT_S: Final = 2.0
 CREATE_PROJECTION_WAIT_S: Final = 1.0
@@ -82,5 +99,8 @@ assert RECORD_LINES_MAX <= 256, "seq holds the line in eight bits"
 assert RECORD_BYTES_MAX < MESSAGE_BYTES_MAX
 assert BODY_BYTES_MAX < MESSAGE_BYTES_MAX, "a command must fit into one record"
 assert PUBLISH_DEADLINE_S < DUPLICATE_WINDOW_S / 2
+assert HISTORY_PAGE_BYTES_MAX < MESSAGE_BYTES_MAX
+assert STATE_UPDATE_DEADLINE_S < DATABASE_DEADLINE_S, "a run waits for the fence row no longer than for the database"
+assert DATABASE_DEADLINE_S + STATE_UPDATE_DEADLINE_S + PUBLISH_DEADLINE_S < STATE_ANSWER_DEADLINE_S
 assert 2 * WORK_HEARTBEAT_S < ACK_WAIT_S
 assert 2 * PULL_IDLE_HEARTBEAT_S < PULL_EXPIRES_S

@@ -35,6 +35,7 @@ TransitionName = Literal[
     "run_cancel_requested",
     "run_ended",
     "run_rolled_back",
+    "state_updated",
 ]
 
 
@@ -84,7 +85,7 @@ class OpenInterrupt(msgspec.Struct, frozen=True):
 
 
 class ThreadState(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a thread's control log folds to."""
+    """What a thread's control log folds to. `fence` is the last lease under which a run began or state was written."""
 
     thread_id: str
     status: ThreadStatus = "idle"
@@ -94,6 +95,7 @@ class ThreadState(msgspec.Struct, frozen=True, omit_defaults=True):
     owed: tuple[OwedTerminal, ...] = ()
     interrupts: tuple[OpenInterrupt, ...] = ()
     log_floor: int = 0
+    fence: int = 0
 
 
 class Transition(msgspec.Struct, frozen=True):
@@ -205,6 +207,19 @@ class RunRolledBack(msgspec.Struct):
 
     run_id: str
     thread_status: ThreadStatus = "idle"
+
+
+class StateUpdated(msgspec.Struct, omit_defaults=True):
+    """A client wrote the thread's state, outside of any run.
+
+    `values_seq` is the wire seq of its root `values` line, 0 when there is none. `interrupts` is the row's form.
+    """
+
+    checkpoint_id: str
+    thread_status: ThreadStatus
+    fence: int
+    values_seq: int = 0
+    interrupts: dict[str, Any] = {}
 
 
 _encode = msgspec.json.Encoder().encode
@@ -369,7 +384,8 @@ def start_run(state: ThreadState | None, command_id: str, at_ms: int, started: R
         )  # fmt: skip
         return transition(
             "run_started", command_id, at_ms,
-            msgspec.structs.replace(state, running=running, pending=state.pending[1:], owed=()), started,
+            msgspec.structs.replace(state, running=running, pending=state.pending[1:], owed=(), fence=started.fence),
+            started,
         )  # fmt: skip
     if state.running.run_id != started.run_id:
         raise Conflict(f"Run {started.run_id} is not the running one of its thread.")
@@ -381,7 +397,8 @@ def start_run(state: ThreadState | None, command_id: str, at_ms: int, started: R
         fence=started.fence,
         crashes=before.crashes + (1 if before.holder is not None else 0),
     )
-    return transition("run_started", command_id, at_ms, msgspec.structs.replace(state, running=again, owed=()), started)
+    after = msgspec.structs.replace(state, running=again, owed=(), fence=started.fence)
+    return transition("run_started", command_id, at_ms, after, started)
 
 
 def _held(state: ThreadState | None, run_id: str, attempt: int) -> tuple[ThreadState, RunningRun]:
@@ -467,3 +484,26 @@ def settle(state: ThreadState | None, command_id: str, at_ms: int, run_ids: froz
     known = existing(state)
     left = tuple(owed for owed in known.owed if owed.run_id not in run_ids)
     return transition("thread_settled", command_id, at_ms, msgspec.structs.replace(known, owed=left))
+
+
+def update_state(
+    state: ThreadState | None,
+    command_id: str,
+    at_ms: int,
+    updated: StateUpdated,
+    interrupts: tuple[OpenInterrupt, ...] = (),
+    settled: frozenset[str] = frozenset(),
+) -> Transition:
+    """Record a state that was written. `settled` are the runs whose owed terminal records were published in passing.
+
+    A run may have been created since, which will begin from this state: the thread stays busy then.
+    Raises: NotFound, Conflict when a run has begun from this state already, or a later one was written.
+    """
+    known = existing(state)
+    if known.fence > updated.fence:
+        raise Conflict("The thread has gone on from this state.")
+    owed = tuple(owed for owed in known.owed if owed.run_id not in settled)
+    after = msgspec.structs.replace(known, owed=owed, fence=updated.fence)
+    if not is_busy(known):
+        after = msgspec.structs.replace(after, status=updated.thread_status, interrupts=interrupts)
+    return transition("state_updated", command_id, at_ms, after, updated)

@@ -7,7 +7,7 @@ from testkit.client import new_thread
 from testkit.stack import Stack
 
 PAGE = {"origin": "https://app.example"}
-EXPOSED = {"location", "content-location", "x-pagination-total", "x-pagination-next"}
+EXPOSED = {"location", "content-location", "x-pagination-total", "x-pagination-next", "x-pagination-total-relation"}
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "PATCH", "DELETE"])

@@ -1,5 +1,7 @@
 """Golden bytes: what the first schema version writes. A change here breaks every log that exists."""
 
+import msgspec
+
 from slipstream_schemas import run_state as rs
 from slipstream_schemas.lines import encode_line
 from slipstream_schemas.record import OpenMessage, OpenState, RecordHeader, header_value, parse_header
@@ -17,6 +19,11 @@ TERMINAL = (
     b'"timestamp":7},"event_id":"synth:run-1:lc||interrupted"\t,"x":{"status":"success","attempt":1,"run_id":"run-1"}}'
 )
 STARTED = (
+    b'{"name":"run_started","command_id":"c","at_ms":9,"state":{"thread_id":"t","status":"busy","running":{"run_id":"r",'
+    b'"created_seq":4,"graph_id":"g","attempt":1,"holder":"h","fence":8},"fence":8},'
+    b'"payload":{"run_id":"r","attempt":1,"holder":"h","fence":8}}'
+)
+STARTED_BEFORE_STATE_UPDATES = (
     b'{"name":"run_started","command_id":"c","at_ms":9,"state":{"thread_id":"t","status":"busy","running":{"run_id":"r",'
     b'"created_seq":4,"graph_id":"g","attempt":1,"holder":"h","fence":8}},'
     b'"payload":{"run_id":"r","attempt":1,"holder":"h","fence":8}}'
@@ -47,3 +54,9 @@ def test_a_transition() -> None:
     transition = rs.start_run(state, "c", 9, rs.RunStarted("r", 1, "h", 8))
     assert rs.encode_transition(transition) == STARTED
     assert rs.decode_transition(STARTED) == transition
+
+
+def test_a_transition_of_the_time_before_state_updates() -> None:
+    known = rs.decode_transition(STARTED_BEFORE_STATE_UPDATES).state
+    assert (known.fence, known.running) == (0, rs.decode_transition(STARTED).state.running)
+    rs.update_state(msgspec.structs.replace(known, running=None), "c", 9, rs.StateUpdated("checkpoint", "idle", 9))

@@ -4,7 +4,9 @@ import time
 
 import msgspec
 
+from slipstream_nats.connection import Connection
 from slipstream_nats.publisher import Publisher
+from slipstream_nats.stored import last_of_subject
 from slipstream_schemas import subjects
 from slipstream_schemas.subjects import Scope
 
@@ -17,10 +19,24 @@ class LeaseTaken(msgspec.Struct):
     at_ms: int
 
 
-async def take(publisher: Publisher, scope: Scope, thread_id: str, holder: str, run_id: str) -> int:
+async def last(connection: Connection, scope: Scope, thread_id: str) -> int:
+    """The seq of the newest lease, 0 when none was ever taken. Raises: Unavailable."""
+    stream = subjects.threads_stream(scope.region)
+    found = await last_of_subject(connection, stream, subjects.lease(scope, thread_id))
+    return 0 if found is None else found.stream_seq
+
+
+async def take(
+    publisher: Publisher, scope: Scope, thread_id: str, holder: str, run_id: str, expected: int | None = None
+) -> int:
     """Take the lease of a thread; every later publish of the holder before is refused. Returns the fence.
 
-    The record never ages out, since an expired one would refuse its living holder. Raises: Unavailable.
+    With `expected` it is taken only from the lease of that seq (0: from nobody), so that whoever took it since is left
+    alone. The record never ages out, since an expired one would refuse its living holder.
+    Raises: Unavailable, WrongSequence.
     """
     body = msgspec.json.encode(LeaseTaken(holder, run_id, time.time_ns() // 1_000_000))
-    return (await publisher.publish(subjects.lease(scope, thread_id), body, {"Nats-TTL": "never"})).stream_seq
+    headers = {"Nats-TTL": "never"}
+    if expected is not None:
+        headers["Nats-Expected-Last-Subject-Sequence"] = str(expected)
+    return (await publisher.publish(subjects.lease(scope, thread_id), body, headers)).stream_seq

@@ -33,6 +33,9 @@ threads = Table(
     Column("error", JSONB),
     Column("control_seq", BigInteger, nullable=False),
     Index("threads_by_creation", "tenant", "created_at"),
+    Index("threads_by_update", "tenant", "updated_at"),
+    Index("threads_by_state_update", "tenant", "state_updated_at"),
+    Index("threads_by_status", "tenant", "status", "created_at"),
     Index("threads_by_metadata", "metadata", postgresql_using="gin", postgresql_ops={"metadata": "jsonb_path_ops"}),
 )
 

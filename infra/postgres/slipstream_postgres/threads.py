@@ -3,19 +3,28 @@
 from typing import Any
 
 import msgspec
-import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql
 
-from slipstream_postgres import tables
 from slipstream_postgres.pool import Database
-from slipstream_postgres.rows import ThreadRow, thread_row
+from slipstream_postgres.rows import ThreadRow, moment, raw, thread_row
+from slipstream_schemas.limits import SEARCH_TOTAL_MAX
 
 SORTABLE = ("thread_id", "status", "created_at", "updated_at", "state_updated_at")
-_DIALECT: sa.Dialect = postgresql.asyncpg.dialect()  # type: ignore[no-untyped-call]
+COLUMNS = ThreadRow.__struct_fields__
+JSON_COLUMNS = ("metadata", "config", "values", "error", "interrupts")
+TIMES = ("created_at", "updated_at", "state_updated_at")
+
+
+class Path(msgspec.Struct):
+    """A place in one of `JSON_COLUMNS`: keys, and numbers of list items as text, `-1` for the last."""
+
+    column: str
+    keys: list[str]
 
 
 class ThreadQuery(msgspec.Struct):
-    """What a search asks for. `metadata` and `values` are matched by containment."""
+    """What a search asks for. `metadata` and `values` are matched by containment; a column that is not in `select`
+    does not leave Postgres.
+    """
 
     metadata: dict[str, Any] | None = None
     values: dict[str, Any] | None = None
@@ -25,6 +34,32 @@ class ThreadQuery(msgspec.Struct):
     offset: int = 0
     sort_by: str = "created_at"
     sort_order: str = "desc"
+    select: tuple[str, ...] = COLUMNS
+    extract: dict[str, Path] = {}
+
+
+class _Statement:
+    """SQL that is put together, and its arguments."""
+
+    def __init__(self) -> None:
+        self.arguments: list[object] = []
+
+    def put(self, value: object) -> str:
+        """The placeholder of a value."""
+        self.arguments.append(value)
+        return f"${len(self.arguments)}"
+
+    def where(self, tenant: str, query: ThreadQuery) -> str:
+        """The condition that a thread must meet."""
+        terms = [f"tenant={self.put(tenant)}"]
+        for column, wanted in (("metadata", query.metadata), ("values", query.values)):
+            if wanted:
+                terms.append(f'"{column}" @> {self.put(msgspec.json.encode(wanted))}')
+        if query.status:
+            terms.append(f"status={self.put(query.status)}")
+        if query.ids is not None:
+            terms.append(f"thread_id = ANY({self.put(query.ids)}::text[])")
+        return " AND ".join(terms)
 
 
 async def get(database: Database, tenant: str, thread_id: str) -> ThreadRow | None:
@@ -34,42 +69,45 @@ async def get(database: Database, tenant: str, thread_id: str) -> ThreadRow | No
     return None if row is None else thread_row(row)
 
 
-def _where(tenant: str, query: ThreadQuery) -> list[sa.ColumnElement[bool]]:
-    t = tables.threads.c
-    out: list[sa.ColumnElement[bool]] = [t.tenant == tenant]
-    for column, wanted in ((t["metadata"], query.metadata), (t["values"], query.values)):
-        if wanted:
-            out.append(column.op("@>")(sa.bindparam(None, msgspec.json.encode(wanted), type_=sa.LargeBinary)))
-    if query.status:
-        out.append(t.status == query.status)
-    if query.ids is not None:
-        out.append(t.thread_id.in_(query.ids))
-    return out
-
-
-async def _fetch(database: Database, statement: "sa.Select[Any]") -> list[Any]:
-    compiled = statement.compile(dialect=_DIALECT, compile_kwargs={"render_postcompile": True})
-    names = compiled.positiontup or []
-    arguments = [compiled.params[name] for name in names]
-    async with database.connection() as connection:
-        return list(await connection.fetch(str(compiled).replace("::BYTEA", "::JSONB"), *arguments))
-
-
-async def search(database: Database, tenant: str, query: ThreadQuery) -> list[ThreadRow]:
-    """Threads, ordered; one more than `limit` when there is more. Raises: Unavailable."""
-    column = tables.threads.c[query.sort_by if query.sort_by in SORTABLE else "created_at"]
-    order = column.asc() if query.sort_order == "asc" else column.desc()
-    statement = (
-        sa.select(tables.threads)
-        .where(*_where(tenant, query))
-        .order_by(order, tables.threads.c.thread_id)
-        .limit(query.limit + 1)
-        .offset(query.offset)
+async def search(database: Database, tenant: str, query: ThreadQuery) -> list[dict[str, Any]]:
+    """The selected fields of threads, ordered; one more than `limit` when there is more. Raises: Unavailable."""
+    sql = _Statement()
+    columns = [f'"{name}"' for name in query.select]
+    for number, path in enumerate(query.extract.values()):
+        assert path.column in JSON_COLUMNS
+        columns.append(f'"{path.column}" #> {sql.put(path.keys)}::text[] AS extracted_{number}')
+    order = query.sort_by if query.sort_by in SORTABLE else "created_at"
+    direction = "ASC" if query.sort_order == "asc" else "DESC"
+    text = (
+        f"SELECT {', '.join(columns) or '1'} FROM threads WHERE {sql.where(tenant, query)} "
+        f"ORDER BY {order} {direction}, thread_id LIMIT {sql.put(query.limit + 1)} OFFSET {sql.put(query.offset)}"
     )
-    return [thread_row(row) for row in await _fetch(database, statement)]
+    async with database.connection() as connection:
+        rows = await connection.fetch(text, *sql.arguments)
+    return [_shown(row, query) for row in rows]
+
+
+def _shown(row: Any, query: ThreadQuery) -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for name in query.select:
+        value = row[name]
+        out[name] = raw(value) if name in JSON_COLUMNS else moment(value) if name in TIMES else value
+    if query.extract:
+        out["extracted"] = {alias: raw(row[f"extracted_{number}"]) for number, alias in enumerate(query.extract)}
+    return out
 
 
 async def count(database: Database, tenant: str, query: ThreadQuery) -> int:
     """How many threads match. Raises: Unavailable."""
-    rows = await _fetch(database, sa.select(sa.func.count()).select_from(tables.threads).where(*_where(tenant, query)))
-    return int(rows[0][0])
+    sql = _Statement()
+    text = f"SELECT count(*) FROM threads WHERE {sql.where(tenant, query)}"
+    async with database.connection() as connection:
+        return int(await connection.fetchval(text, *sql.arguments))
+
+
+async def count_up_to_max(database: Database, tenant: str, query: ThreadQuery) -> int:
+    """How many threads match, counted no further than one more than `SEARCH_TOTAL_MAX`. Raises: Unavailable."""
+    sql = _Statement()
+    some = f"SELECT 1 FROM threads WHERE {sql.where(tenant, query)} LIMIT {SEARCH_TOTAL_MAX + 1}"
+    async with database.connection() as connection:
+        return int(await connection.fetchval(f"SELECT count(*) FROM ({some}) matching", *sql.arguments))

@@ -10,7 +10,16 @@ from litestar.openapi.config import OpenAPIConfig
 
 from slipstream_api import problems
 from slipstream_api.context import Context
-from slipstream_api.routes import assistant_graphs, assistants, events, runs, system, threads
+from slipstream_api.routes import (
+    assistant_graphs,
+    assistants,
+    events,
+    runs,
+    states,
+    system,
+    thread_search,
+    threads,
+)
 from slipstream_nats.connection import connect
 from slipstream_nats.publisher import open_publisher
 from slipstream_nats.tail import Tails
@@ -20,9 +29,20 @@ from slipstream_schemas.errors import SlipstreamError
 from slipstream_schemas.limits import BODY_BYTES_MAX
 from slipstream_schemas.settings import ServiceSettings
 
-ROUTES = [*system.ROUTES, *assistants.ROUTES, *assistant_graphs.ROUTES, *threads.ROUTES, *runs.ROUTES, *events.ROUTES]
+ROUTES = [
+    *system.ROUTES,
+    *assistants.ROUTES,
+    *assistant_graphs.ROUTES,
+    *thread_search.ROUTES,
+    *threads.ROUTES,
+    *states.ROUTES,
+    *runs.ROUTES,
+    *events.ROUTES,
+]
 NO_OPENAPI: OpenAPIConfig | None = None
-EXPOSED_HEADERS = ["location", "content-location", "x-pagination-total", "x-pagination-next"]
+EXPOSED_HEADERS = [
+    "location", "content-location", "x-pagination-total", "x-pagination-total-relation", "x-pagination-next"
+]  # fmt: skip
 """What the browser SDKs read of an answer; a page of another origin sees no other header of ours."""
 
 

@@ -8,6 +8,7 @@ import msgspec
 from slipstream_api import run_tree, runs
 from slipstream_api.bodies import convert, decode
 from slipstream_api.context import Context
+from slipstream_api.thread_rows import row_of
 from slipstream_schemas import errors
 from slipstream_schemas import run_state as rs
 from slipstream_schemas.commands import CommandEnvelope, GetTreeParams, InputRespondParams, RunStartParams
@@ -166,8 +167,6 @@ def _answers(respond: InputRespondParams) -> list[tuple[str, tuple[str, ...], An
 
 async def _graph_of(context: Context, thread_id: str) -> str:
     """The assistant of the thread's last run. Raises: NoSuchInterrupt, Unavailable."""
-    from slipstream_api.routes.threads import row_of
-
     try:
         row = await row_of(context, thread_id)
     except errors.NotFound as error:

@@ -111,6 +111,28 @@ def _assistants() -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _state_paths(thread: str) -> dict[str, Any]:
+    of_query: tuple[Parameter, ...] = (("subgraphs", "query", "boolean"), ("select", "query", "string"))
+    at = ("checkpoint_id", "path", "string")
+    page: tuple[Parameter, ...] = (("limit", "query", "integer"), ("before", "query", "string"))
+    return {
+        f"{thread}/state": {
+            "get": _operation("Threads", "Get Thread State", (THREAD, *of_query)),
+            "post": _operation("Threads", "Update Thread State", (THREAD,), body=True, codes=("400", "404", "409")),
+        },
+        f"{thread}/state/{{checkpoint_id}}": {
+            "get": _operation("Threads", "Get Thread State At Checkpoint", (THREAD, at, *of_query))
+        },
+        f"{thread}/state/checkpoint": {
+            "post": _operation("Threads", "Get Thread State At Checkpoint Post", (THREAD,), body=True)
+        },
+        f"{thread}/history": {
+            "get": _operation("Threads", "Get Thread History", (THREAD, *page, ("select", "query", "string"))),
+            "post": _operation("Threads", "Get Thread History Post", (THREAD,), body=True),
+        },
+    }
+
+
 def _paths() -> dict[str, Any]:
     thread, run = "/threads/{thread_id}", "/threads/{thread_id}/runs/{run_id}"
     stream_codes = ("404", "409")
@@ -125,12 +147,7 @@ def _paths() -> dict[str, Any]:
             "patch": _operation("Threads", "Patch Thread", (THREAD,), body=True),
             "delete": _operation("Threads", "Delete Thread", (THREAD,), success={"description": "Gone"}, status="204"),
         },
-        f"{thread}/state": {"get": _operation("Threads", "Get Thread State", (THREAD,))},
-        f"{thread}/state/{{checkpoint_id}}": {
-            "get": _operation(
-                "Threads", "Get Thread State At Checkpoint", (THREAD, ("checkpoint_id", "path", "string"))
-            )
-        },
+        **_state_paths(thread),
         f"{thread}/runs": {
             "post": _operation("Thread Runs", "Create Run", (THREAD,), body=True, codes=stream_codes),
             "get": _operation(

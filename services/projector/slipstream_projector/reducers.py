@@ -29,6 +29,8 @@ THREAD_STATUS = """UPDATE threads SET status=$3, updated_at=$4, control_seq=$5
 END_THREAD = """UPDATE threads SET status=$3, updated_at=$4, control_seq=$5, error=$6, interrupts=$7,
  values=COALESCE($8, values), state_updated_at=CASE WHEN $8::jsonb IS NULL THEN state_updated_at ELSE $4 END
  WHERE tenant=$1 AND thread_id=$2 AND control_seq < $5"""
+UPDATE_STATE = """UPDATE threads SET status=$3, updated_at=$4, control_seq=$5, error=NULL, interrupts=$6,
+ values=COALESCE($7, values), state_updated_at=$4 WHERE tenant=$1 AND thread_id=$2 AND control_seq < $5"""
 INSERT_RUN = """INSERT INTO runs (tenant, run_id, thread_id, assistant_id, graph_id, created_at, updated_at, status,
  metadata, kwargs, multitask_strategy, attempt, log_seq, control_seq)
  VALUES ($1,$2,$3,$4,$5,$6,$6,'pending',$7,$8,$9,0,$10,$11) ON CONFLICT (tenant, run_id) DO NOTHING"""
@@ -55,9 +57,13 @@ class Applied(msgspec.Struct, frozen=True):
 
 def values_seq(transition: rs.Transition) -> int:
     """The wire seq of the `values` line that the record needs, 0 for none."""
-    if transition.name != "run_ended":
-        return 0
-    return msgspec.json.decode(transition.payload, type=rs.RunEnded).values_seq
+    match transition.name:
+        case "run_ended":
+            return msgspec.json.decode(transition.payload, type=rs.RunEnded).values_seq
+        case "state_updated":
+            return msgspec.json.decode(transition.payload, type=rs.StateUpdated).values_seq
+        case _:
+            return 0
 
 
 def reduce(
@@ -88,6 +94,10 @@ def reduce(
             rolled = msgspec.json.decode(transition.payload, type=rs.RunRolledBack)
             return [(DELETE_RUN, (scope.tenant, rolled.run_id, stream_seq)),
                     _thread_status(applied, transition.state.status)]  # fmt: skip
+        case "state_updated":
+            updated = msgspec.json.decode(transition.payload, type=rs.StateUpdated)
+            return [(UPDATE_STATE, (*applied.thread, transition.state.status, applied.at, stream_seq,
+                                    dumps(updated.interrupts), values))]  # fmt: skip
         case "run_released" | "thread_settled":
             return []
 

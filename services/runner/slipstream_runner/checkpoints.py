@@ -84,8 +84,10 @@ async def set_up(pool: Pool) -> None:
 class FencedSaver(AsyncPostgresSaver):
     """The checkpointer of one run (`fence` its lease), or of a question that only reads (`fence` None)."""
 
-    def __init__(self, pool: Pool, scope: Scope, thread_id: str, fence: int | None) -> None:
-        super().__init__(pool)
+    def __init__(
+        self, database: Pool | AsyncConnection[DictRow], scope: Scope, thread_id: str, fence: int | None
+    ) -> None:
+        super().__init__(database)
         self._key, self._plain, self._fence = thread_key(scope, thread_id), thread_id, fence
 
     def _stored(self, config: RunnableConfig) -> RunnableConfig:
@@ -105,7 +107,7 @@ class FencedSaver(AsyncPostgresSaver):
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """The newest checkpoint, or the named one."""
-        with _failures(self._fence):
+        with failures(self._fence):
             found = await super().aget_tuple(self._stored(config))
         return None if found is None else self._shown_tuple(found)
 
@@ -126,15 +128,20 @@ class FencedSaver(AsyncPostgresSaver):
 
     async def aput(self, config: RunnableConfig, checkpoint: Any, metadata: Any, new_versions: Any) -> RunnableConfig:
         """Store a checkpoint. Raises: Fenced."""
-        with _failures(self._fence):
+        with failures(self._fence):
             return self._shown(await super().aput(self._stored(config), checkpoint, metadata, new_versions))
 
     async def aput_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
     ) -> None:
         """Store a task's writes. Raises: Fenced."""
-        with _failures(self._fence):
+        with failures(self._fence):
             await super().aput_writes(self._stored(config), writes, task_id, task_path)
+
+    async def aget_delta_channel_history(self, *, config: RunnableConfig, channels: Sequence[str]) -> Any:
+        """What channels that store their changes alone are put together from."""
+        with failures(self._fence):
+            return await super().aget_delta_channel_history(config=self._stored(config), channels=channels)
 
     async def null_writes(self) -> tuple[str | None, int]:
         """The root checkpoint's id and how many writes of no task (those of commands) it has."""
@@ -147,7 +154,7 @@ class FencedSaver(AsyncPostgresSaver):
 
 
 @contextlib.contextmanager
-def _failures(fence: int | None) -> Iterator[None]:
+def failures(fence: int | None) -> Iterator[None]:
     """Name what the database says: a failed fence check shows as a division by zero."""
     try:
         yield
@@ -160,7 +167,7 @@ def _failures(fence: int | None) -> Iterator[None]:
 async def delete_of_run(pool: Pool, scope: Scope, thread_id: str, run_id: str, fence: int) -> None:
     """Delete what a run checkpointed, for its rollback. Raises: Fenced, Unavailable."""
     key = thread_key(scope, thread_id)
-    with _failures(fence):
+    with failures(fence):
         async with pool.connection() as connection, connection.transaction():
             await connection.execute(CHECK, (key, fence))
             await connection.execute(DELETE_OF_RUN, (key, run_id))

@@ -6,17 +6,15 @@ import msgspec
 from litestar import Request, Response, delete, get, patch, post
 
 from slipstream_api import runs
-from slipstream_api.bodies import bounded, flag, idempotency_key, read
+from slipstream_api.bodies import idempotency_key, read
 from slipstream_api.context import Context
 from slipstream_api.problems import as_json
-from slipstream_nats import rpc
-from slipstream_postgres import threads
+from slipstream_api.thread_rows import row_of
 from slipstream_postgres.rows import ThreadRow
 from slipstream_schemas import run_state as rs
-from slipstream_schemas import subjects
-from slipstream_schemas.errors import Conflict, InvalidArgument, NoResponder, NotFound, Unavailable
+from slipstream_schemas.errors import Conflict, InvalidArgument
 from slipstream_schemas.ids import check_thread_id, derived_id, new_run_id, new_thread_id
-from slipstream_schemas.limits import CREATE_PROJECTION_WAIT_S, METADATA_KEYS_MAX, PROJECTION_WAIT_S, SEARCH_LIMIT_MAX
+from slipstream_schemas.limits import CREATE_PROJECTION_WAIT_S, METADATA_KEYS_MAX
 
 AnyRequest = Request[Any, Any, Any]
 
@@ -35,37 +33,11 @@ class ThreadPatch(msgspec.Struct):
     metadata: dict[str, Any] | None = None
 
 
-class ThreadSearch(msgspec.Struct):
-    """Body of `POST /threads/search` and `/threads/count`."""
-
-    metadata: dict[str, Any] | None = None
-    values: dict[str, Any] | None = None
-    status: str | None = None
-    ids: list[str] | None = None
-    limit: int = 10
-    offset: int = 0
-    sort_by: str | None = None
-    sort_order: str | None = None
-    select: list[str] | None = None
-
-
 def check_metadata(metadata: dict[str, Any] | None) -> dict[str, Any]:
     """Bound the metadata. Raises: InvalidArgument."""
     if metadata is not None and len(metadata) > METADATA_KEYS_MAX:
         raise InvalidArgument(f"metadata has more than {METADATA_KEYS_MAX} keys", ("body", "metadata"))
     return metadata or {}
-
-
-async def row_of(context: Context, thread_id: str) -> ThreadRow:
-    """The thread's row, as new as its control head. Raises: NotFound, Unavailable."""
-    head = await context.control.head(context.scope, thread_id)
-    rs.existing(head.state)
-    if not await context.projected(head.stream_seq, PROJECTION_WAIT_S):
-        raise Unavailable("the read model lags behind the log; try again")
-    row = await threads.get(context.database, context.scope.tenant, thread_id)
-    if row is None:
-        raise NotFound("Thread not found.")
-    return row
 
 
 @post("/threads", status_code=200)
@@ -132,84 +104,4 @@ async def delete_one(request: AnyRequest, thread_id: str) -> None:
     await context.projected(context.written, CREATE_PROJECTION_WAIT_S)
 
 
-def _query(body: ThreadSearch) -> threads.ThreadQuery:
-    if body.sort_by is not None and body.sort_by not in threads.SORTABLE:
-        raise InvalidArgument(f"Expected one of {', '.join(threads.SORTABLE)}", ("body", "sort_by"), "literal_error")
-    if body.sort_order not in (None, "asc", "desc"):
-        raise InvalidArgument("Expected one of asc, desc", ("body", "sort_order"), "literal_error")
-    if body.status not in (None, "idle", "busy", "interrupted", "error"):
-        raise InvalidArgument("Expected one of idle, busy, interrupted, error", ("body", "status"), "literal_error")
-    return threads.ThreadQuery(
-        body.metadata, body.values, body.status, body.ids,
-        bounded(body.limit, 1, SEARCH_LIMIT_MAX, ("body", "limit")), bounded(body.offset, 0, 2**31, ("body", "offset")),
-        body.sort_by or "created_at", body.sort_order or "desc",
-    )  # fmt: skip
-
-
-@post("/threads/search", status_code=200)
-async def search(request: AnyRequest) -> Response[bytes]:
-    """Threads that match, newest first by default."""
-    context: Context = request.app.state.context
-    body = await read(request, ThreadSearch)
-    query = _query(body)
-    await context.projected(context.written, PROJECTION_WAIT_S)
-    rows = await threads.search(context.database, context.scope.tenant, query)
-    more = {"x-pagination-next": str(query.offset + query.limit)} if len(rows) > query.limit else {}
-    total = await threads.count(context.database, context.scope.tenant, query)
-    shown: list[Any] = list(rows[: query.limit])
-    if body.select:
-        shown = [{name: getattr(row, name) for name in body.select if hasattr(row, name)} for row in shown]
-    return as_json(shown, headers={"x-pagination-total": str(total), **more})
-
-
-@post("/threads/count", status_code=200)
-async def count(request: AnyRequest) -> Response[bytes]:
-    """How many threads match."""
-    context: Context = request.app.state.context
-    query = _query(await read(request, ThreadSearch))
-    await context.projected(context.written, PROJECTION_WAIT_S)
-    return as_json(await threads.count(context.database, context.scope.tenant, query))
-
-
-EMPTY_STATE: dict[str, Any] = {
-    "values": {}, "next": [], "tasks": [], "metadata": {}, "created_at": None, "checkpoint": None,
-    "parent_checkpoint": None, "interrupts": [], "checkpoint_id": None, "parent_checkpoint_id": None,
-}  # fmt: skip
-
-
-async def state_of(context: Context, thread_id: str, subgraphs: bool, checkpoint_id: str | None = None) -> Any:
-    """The thread's state, asked from a runner that has its graph. Raises: NotFound, Unavailable."""
-    row = await row_of(context, thread_id)
-    graph_id = msgspec.json.decode(row.metadata).get("graph_id")
-    if graph_id is None:
-        return EMPTY_STATE
-    question = {
-        "ask": "state",
-        "graph_id": graph_id,
-        "checkpoint": {"checkpoint_id": checkpoint_id} if checkpoint_id else {},
-        "tenant": context.scope.tenant,
-        "thread_id": thread_id,
-        "subgraphs": subgraphs,
-    }
-    subject = subjects.graph_rpc(context.settings.region, graph_id)
-    try:
-        return msgspec.Raw(await rpc.call(context.connection, subject, msgspec.json.encode(question)))
-    except NoResponder as error:
-        raise Unavailable(f"no runner that has the graph {graph_id!r} is up") from error
-
-
-@get("/threads/{thread_id:str}/state")
-async def get_state(request: AnyRequest, thread_id: str) -> Response[bytes]:
-    """The newest state."""
-    context: Context = request.app.state.context
-    return as_json(await state_of(context, check_thread_id(thread_id), flag(request, "subgraphs")))
-
-
-@get("/threads/{thread_id:str}/state/{checkpoint_id:str}")
-async def get_state_at(request: AnyRequest, thread_id: str, checkpoint_id: str) -> Response[bytes]:
-    """The state at a checkpoint."""
-    context: Context = request.app.state.context
-    return as_json(await state_of(context, check_thread_id(thread_id), flag(request, "subgraphs"), checkpoint_id))
-
-
-ROUTES = [search, count, create, get_one, patch_one, delete_one, get_state, get_state_at]
+ROUTES = [create, get_one, patch_one, delete_one]

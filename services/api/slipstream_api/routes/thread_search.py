@@ -1,0 +1,109 @@
+"""Threads: searching and counting."""
+
+import asyncio
+import re
+from typing import Any
+
+import msgspec
+from litestar import Request, Response, post
+
+from slipstream_api.bodies import bounded, read
+from slipstream_api.context import Context
+from slipstream_api.problems import as_json
+from slipstream_postgres import threads
+from slipstream_schemas.errors import InvalidArgument
+from slipstream_schemas.limits import (
+    EXTRACT_KEYS_MAX,
+    EXTRACT_PATHS_MAX,
+    PROJECTION_WAIT_S,
+    SEARCH_LIMIT_MAX,
+    SEARCH_TOTAL_MAX,
+)
+
+AnyRequest = Request[Any, Any, Any]
+STATUSES = ("idle", "busy", "interrupted", "error")
+NOT_KEPT = frozenset({"context"})
+"""What clients may select and threads do not have."""
+KEY = re.compile(r"\.([^.\[\]]+)|\[(-?\d{1,9})\]", re.ASCII)
+
+
+class ThreadSearch(msgspec.Struct):
+    """Body of `POST /threads/search` and `/threads/count`."""
+
+    metadata: dict[str, Any] | None = None
+    values: dict[str, Any] | None = None
+    status: str | None = None
+    ids: list[str] | None = None
+    limit: int = 10
+    offset: int = 0
+    sort_by: str | None = None
+    sort_order: str | None = None
+    select: list[str] | None = None
+    extract: dict[str, str] | None = None
+
+
+def _one_of(value: str | None, allowed: tuple[str, ...], name: str) -> None:
+    if value is not None and value not in allowed:
+        raise InvalidArgument(f"Expected one of {', '.join(allowed)}", ("body", name), "literal_error")
+
+
+def path_of(text: str, loc: tuple[str, ...]) -> threads.Path:
+    """The place that `values.messages[-1].content` names. Raises: InvalidArgument."""
+    column = re.split(r"[.\[]", text, maxsplit=1)[0]
+    keys = [found[0] or found[1] for found in KEY.findall(text)]
+    is_whole = text == column + "".join(found[0] for found in KEY.finditer(text))
+    if column not in threads.JSON_COLUMNS or not is_whole or len(keys) > EXTRACT_KEYS_MAX:
+        expected = f"Expected a path like values.messages[-1].content, from one of {', '.join(threads.JSON_COLUMNS)}"
+        raise InvalidArgument(expected, loc)
+    return threads.Path(column, keys)
+
+
+def query_of(body: ThreadSearch) -> threads.ThreadQuery:
+    """The query that a body describes. Raises: InvalidArgument."""
+    _one_of(body.sort_by, threads.SORTABLE, "sort_by")
+    _one_of(body.sort_order, ("asc", "desc"), "sort_order")
+    _one_of(body.status, STATUSES, "status")
+    for name in body.select or []:
+        if name not in NOT_KEPT:
+            _one_of(name, threads.COLUMNS, "select")
+    if len(body.ids or []) > SEARCH_LIMIT_MAX:
+        raise InvalidArgument(f"ids has more than {SEARCH_LIMIT_MAX} items", ("body", "ids"))
+    if len(body.extract or {}) > EXTRACT_PATHS_MAX:
+        raise InvalidArgument(f"extract has more than {EXTRACT_PATHS_MAX} paths", ("body", "extract"))
+    selected = tuple(name for name in threads.COLUMNS if not body.select or name in body.select)
+    return threads.ThreadQuery(
+        body.metadata, body.values, body.status, body.ids,
+        bounded(body.limit, 1, SEARCH_LIMIT_MAX, ("body", "limit")), bounded(body.offset, 0, 2**31, ("body", "offset")),
+        body.sort_by or "created_at", body.sort_order or "desc", selected,
+        {alias: path_of(text, ("body", "extract", alias)) for alias, text in (body.extract or {}).items()},
+    )  # fmt: skip
+
+
+@post("/threads/search", status_code=200)
+async def search(request: AnyRequest) -> Response[bytes]:
+    """Threads that match, newest first by default."""
+    context: Context = request.app.state.context
+    query = query_of(await read(request, ThreadSearch))
+    await context.projected(context.written, PROJECTION_WAIT_S)
+    tenant = context.scope.tenant
+    found, total = await asyncio.gather(
+        threads.search(context.database, tenant, query), threads.count_up_to_max(context.database, tenant, query)
+    )
+    headers = {"x-pagination-total": str(min(total, SEARCH_TOTAL_MAX))}
+    if total > SEARCH_TOTAL_MAX:
+        headers["x-pagination-total-relation"] = "gte"
+    if len(found) > query.limit:
+        headers["x-pagination-next"] = str(query.offset + query.limit)
+    return as_json(found[: query.limit], headers=headers)
+
+
+@post("/threads/count", status_code=200)
+async def count(request: AnyRequest) -> Response[bytes]:
+    """How many threads match."""
+    context: Context = request.app.state.context
+    query = query_of(await read(request, ThreadSearch))
+    await context.projected(context.written, PROJECTION_WAIT_S)
+    return as_json(await threads.count(context.database, context.scope.tenant, query))
+
+
+ROUTES = [search, count]

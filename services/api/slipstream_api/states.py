@@ -1,0 +1,161 @@
+"""A thread's state: read, listed and written by a runner that has its graph.
+
+`get_state`, `history` and `update_state` serve the v1 routes and the v2 commands alike.
+"""
+
+from typing import Any
+
+import msgspec
+
+from slipstream_api.bodies import bounded
+from slipstream_api.context import Context
+from slipstream_api.thread_rows import graph_of, row_of
+from slipstream_nats import rpc
+from slipstream_schemas import subjects
+from slipstream_schemas.errors import InvalidArgument, NoResponder, Rejected, TooLarge, Unavailable
+from slipstream_schemas.ids import new_run_id
+from slipstream_schemas.limits import (
+    CREATE_PROJECTION_WAIT_S,
+    HISTORY_BYTES_MAX,
+    HISTORY_LIMIT_MAX,
+    REQUEST_DEADLINE_S,
+    SELECT_FIELDS_MAX,
+    STATE_ANSWER_DEADLINE_S,
+    SUPERSTEPS_MAX,
+)
+
+FORK = "__copy__"
+"""LangGraph's name for the node whose update repeats a checkpoint."""
+EMPTY_STATE: dict[str, Any] = {
+    "values": {}, "next": [], "tasks": [], "metadata": {}, "created_at": None, "checkpoint": None,
+    "parent_checkpoint": None, "interrupts": [], "checkpoint_id": None, "parent_checkpoint_id": None,
+}  # fmt: skip
+
+
+class Checkpoint(msgspec.Struct, omit_defaults=True):
+    """Where a checkpoint lies in its thread. A `thread_id` beside these is ignored: the path names the thread."""
+
+    checkpoint_id: str | None = None
+    checkpoint_ns: str | None = None
+    checkpoint_map: dict[str, Any] | None = None
+
+
+class Update(msgspec.Struct, omit_defaults=True):
+    """What one node would have written: values, or a command."""
+
+    values: Any = None
+    as_node: str | None = None
+    command: dict[str, Any] | None = None
+
+
+class _Page(msgspec.Struct):
+    states: list[msgspec.Raw]
+    before: str | None = None
+
+
+class _Updated(msgspec.Struct):
+    configurable: dict[str, Any]
+    control_seq: int
+
+
+def check_select(select: list[str] | None) -> list[str]:
+    """The fields that an answer shall hold; empty for all. Raises: InvalidArgument."""
+    asked = select or []
+    if len(asked) > SELECT_FIELDS_MAX:
+        raise InvalidArgument(f"select has more than {SELECT_FIELDS_MAX} fields", ("body", "select"))
+    for name in asked:
+        if name not in EMPTY_STATE and not name.startswith("values."):
+            expected = f"Expected values.<key> or one of {', '.join(EMPTY_STATE)}"
+            raise InvalidArgument(expected, ("body", "select"), "literal_error")
+    return asked
+
+
+def _located(checkpoint: Checkpoint | None) -> dict[str, Any]:
+    if checkpoint is None:
+        return {}
+    plain: dict[str, Any] = msgspec.to_builtins(checkpoint)
+    return {key: value for key, value in plain.items() if value}
+
+
+async def _ask(context: Context, graph_id: str, question: dict[str, Any], deadline_s: float) -> bytes:
+    """Raises: Unavailable when no runner has the graph, and what the runner raised."""
+    whole = {"graph_id": graph_id, "tenant": context.scope.tenant, **question}
+    subject = subjects.graph_rpc(context.settings.region, graph_id)
+    try:
+        return await rpc.call(context.connection, subject, msgspec.json.encode(whole), deadline_s)
+    except NoResponder as error:
+        raise Unavailable(f"no runner that has the graph {graph_id!r} is up") from error
+
+
+async def get_state(
+    context: Context, thread_id: str, checkpoint: Checkpoint | None = None, *, subgraphs: bool = False,
+    select: list[str] | None = None,
+) -> Any:  # fmt: skip
+    """The thread's state, at a checkpoint or now; the empty shape for a thread without a graph.
+
+    Raises: NotFound (thread, checkpoint), Rejected, InvalidArgument, Unavailable.
+    """
+    fields = check_select(select)
+    graph_id = graph_of(await row_of(context, thread_id))
+    if graph_id is None:
+        return {name: EMPTY_STATE[name] for name in fields if name in EMPTY_STATE} if fields else EMPTY_STATE
+    question = {"ask": "state", "thread_id": thread_id, "checkpoint": _located(checkpoint), "subgraphs": subgraphs,
+                "select": fields}  # fmt: skip
+    return msgspec.Raw(await _ask(context, graph_id, question, REQUEST_DEADLINE_S))
+
+
+async def history(
+    context: Context, thread_id: str, *, limit: int = 1, before: str | None = None,
+    metadata: dict[str, Any] | None = None, namespace: str = "", select: list[str] | None = None,
+) -> list[msgspec.Raw]:  # fmt: skip
+    """The thread's states, newest first, those of a subgraph with `namespace`; none for a thread without a graph.
+
+    Raises: NotFound, Rejected, InvalidArgument, TooLarge, Unavailable.
+    """
+    bounded(limit, 1, HISTORY_LIMIT_MAX, ("body", "limit"))
+    fields = check_select(select)
+    graph_id = graph_of(await row_of(context, thread_id))
+    out: list[msgspec.Raw] = []
+    size = 0
+    while graph_id is not None and len(out) < limit:
+        question = {"ask": "history", "thread_id": thread_id, "namespace": namespace, "before": before,
+                    "metadata": metadata or {}, "limit": limit - len(out), "select": fields}  # fmt: skip
+        answer = await _ask(context, graph_id, question, STATE_ANSWER_DEADLINE_S)
+        page = msgspec.json.decode(answer, type=_Page)
+        out.extend(page.states)
+        size += len(answer)
+        if size > HISTORY_BYTES_MAX:
+            text = f"the history is larger than {HISTORY_BYTES_MAX} bytes: ask with a smaller limit, and page by before"
+            raise TooLarge(text)
+        before = page.before
+        if before is None:
+            break
+    return out
+
+
+async def update_state(
+    context: Context, thread_id: str, supersteps: list[list[Update]], checkpoint: Checkpoint | None = None
+) -> dict[str, Any]:
+    """Write the thread's state behind a checkpoint, or the newest one; returns where the new checkpoint lies.
+
+    Raises: NotFound, Rejected (no graph, or the graph refuses), Conflict (a run executes or waits, or somebody else was
+    first), Unavailable (the state may have been written).
+    """
+    if not 0 < len(supersteps) <= SUPERSTEPS_MAX or not all(supersteps):
+        raise InvalidArgument(f"Expected 1 to {SUPERSTEPS_MAX} supersteps with updates", ("body", "supersteps"))
+    graph_id = graph_of(await row_of(context, thread_id))
+    if graph_id is None:
+        raise Rejected("The thread has no graph: run one on it, or create it with metadata.graph_id.")
+    question = {"ask": "update", "thread_id": thread_id, "command_id": new_run_id(), "supersteps": supersteps,
+                "checkpoint": _located(checkpoint)}  # fmt: skip
+    answer = await _ask(context, graph_id, question, STATE_ANSWER_DEADLINE_S)
+    updated = msgspec.json.decode(answer, type=_Updated)
+    context.written = max(context.written, updated.control_seq)
+    await context.projected(updated.control_seq, CREATE_PROJECTION_WAIT_S)
+    where = updated.configurable
+    return {"checkpoint": where, "configurable": where, "checkpoint_id": where["checkpoint_id"]}
+
+
+async def fork(context: Context, thread_id: str, checkpoint: Checkpoint) -> dict[str, Any]:
+    """Make a checkpoint the newest one again, as a copy: what runs next begins there. Raises: as `update_state`."""
+    return await update_state(context, thread_id, [[Update(as_node=FORK)]], checkpoint)
