@@ -16,7 +16,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from slipstream_schemas.errors import Conflict, NoSuchInterrupt, NotFound, Rejected
+from slipstream_schemas.answers import Answered, OpenInterrupt, without_answered
+from slipstream_schemas.errors import Conflict, NotFound, Rejected
 from slipstream_schemas.limits import PENDING_RUNS_MAX
 
 ThreadStatus = Literal["idle", "busy", "interrupted", "error"]
@@ -76,14 +77,6 @@ class OwedTerminal(msgspec.Struct, frozen=True):
     body: str
 
 
-class OpenInterrupt(msgspec.Struct, frozen=True):
-    """An interrupt that waits for an answer."""
-
-    id: str
-    namespace: tuple[str, ...] = ()
-    task_id: str = ""
-
-
 class ThreadState(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a thread's control log folds to. `fence` is the last lease under which a run began or state was written."""
 
@@ -118,14 +111,6 @@ class ThreadPatched(msgspec.Struct, omit_defaults=True):
     """Keys to merge into the thread's metadata."""
 
     metadata: dict[str, Any] = {}
-
-
-class Answered(msgspec.Struct, frozen=True):
-    """An interrupt and the answer that a run goes on with."""
-
-    interrupt_id: str
-    namespace: tuple[str, ...]
-    response: Any
 
 
 class RunCreated(msgspec.Struct, omit_defaults=True):
@@ -319,24 +304,12 @@ def create_run(
         )
     if len(state.pending) >= PENDING_RUNS_MAX:
         raise Conflict(f"Thread has {PENDING_RUNS_MAX} pending runs already.")
-    state = _without_answered(state, answers)
+    state = msgspec.structs.replace(state, interrupts=without_answered(state.interrupts, answers))
     if created.strategy in ("interrupt", "rollback"):
         state = _superseded(state, created, owe)
     run = PendingRun(created.run_id, 0, created.graph_id, created.log_seq)
     state = msgspec.structs.replace(state, pending=(*state.pending, run), status="busy")
     return transition("run_created", command_id, at_ms, state, created)
-
-
-def answered_by(state: ThreadState | None, command: dict[str, Any] | None) -> tuple[Answered, ...]:
-    """The open interrupts that a command answers: those that its `resume` names, or the only one."""
-    resume = (command or {}).get("resume")
-    if state is None or resume is None:
-        return ()
-    by_id: dict[str, Any] = resume if isinstance(resume, dict) else {}
-    named = tuple(Answered(each.id, each.namespace, by_id[each.id]) for each in state.interrupts if each.id in by_id)
-    if named or len(state.interrupts) != 1:
-        return named
-    return (Answered(state.interrupts[0].id, state.interrupts[0].namespace, resume),)
 
 
 def _superseded(
@@ -352,19 +325,6 @@ def _superseded(
     created.supersedes = (*((running.run_id,) if running else ()), *(run.run_id for run in state.pending))
     owed = tuple(owe(run) for run in state.pending) if owe else ()
     return msgspec.structs.replace(state, running=running, pending=(), owed=(*state.owed, *owed))
-
-
-def _without_answered(state: ThreadState, answers: tuple[OpenInterrupt, ...]) -> ThreadState:
-    if not answers:
-        return state
-    by_id = {interrupt.id: interrupt for interrupt in state.interrupts}
-    for answer in answers:
-        found = by_id.pop(answer.id, None)
-        if found is None:
-            raise NoSuchInterrupt(f"No pending interrupt {answer.id}.")
-        if found.namespace != answer.namespace:
-            raise NoSuchInterrupt(f"Interrupt {answer.id} is not in that namespace.")
-    return msgspec.structs.replace(state, interrupts=tuple(by_id.values()))
 
 
 def start_run(state: ThreadState | None, command_id: str, at_ms: int, started: RunStarted) -> Transition:

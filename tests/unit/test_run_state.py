@@ -4,6 +4,7 @@ import msgspec
 import pytest
 
 from slipstream_schemas import run_state as rs
+from slipstream_schemas.answers import OpenInterrupt
 from slipstream_schemas.errors import Conflict, NoSuchInterrupt, NotFound
 from slipstream_schemas.limits import PENDING_RUNS_MAX
 
@@ -144,14 +145,14 @@ def test_cancel_marks_a_running_run_and_refuses_an_unknown_one() -> None:
 
 
 def test_one_of_many_answers_wins() -> None:
-    waiting = rs.OpenInterrupt("i1", ("sub:1",), "task")
+    waiting = OpenInterrupt("i1", ("sub:1",), "task")
     state = started(created(run("r1")), "r1")
     state = rs.end_run(
         state, "e", 6, rs.RunEnded("r1", 1, "success", "interrupted"), rs.OwedTerminal("r1", 3, "b"), (waiting,)
     ).state
     assert state.status == "interrupted"
     with pytest.raises(NoSuchInterrupt):
-        rs.create_run(state, "c", 7, run("r2"), answers=(rs.OpenInterrupt("i1"),))
+        rs.create_run(state, "c", 7, run("r2"), answers=(OpenInterrupt("i1"),))
     won = rs.create_run(state, "c", 7, run("r2"), answers=(waiting,)).state
     assert won.interrupts == ()
     with pytest.raises(NoSuchInterrupt):

@@ -10,7 +10,7 @@ from slipstream_api.bodies import convert, decode
 from slipstream_api.context import Context
 from slipstream_api.thread_rows import row_of
 from slipstream_schemas import errors
-from slipstream_schemas import run_state as rs
+from slipstream_schemas.answers import OpenInterrupt
 from slipstream_schemas.commands import CommandEnvelope, GetTreeParams, InputRespondParams, RunStartParams
 from slipstream_schemas.limits import BODY_BYTES_MAX
 from slipstream_schemas.seq import last_of
@@ -148,7 +148,7 @@ async def input_respond(call: Call) -> Outcome:
     known = await runs.repeated(call.context, created, call.idempotency_key)
     if known is not None:
         return _started(known)
-    expected = tuple(rs.OpenInterrupt(interrupt_id, namespace) for interrupt_id, namespace, _ in answers)
+    expected = tuple(OpenInterrupt(interrupt_id, namespace) for interrupt_id, namespace, _ in answers)
     return _started(await runs.accept(call.context, created, expected))
 
 

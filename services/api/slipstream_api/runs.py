@@ -13,6 +13,7 @@ from slipstream_postgres import assistants, fences
 from slipstream_postgres import runs as rows
 from slipstream_postgres.rows import AssistantRow
 from slipstream_schemas import run_state as rs
+from slipstream_schemas.answers import OpenInterrupt, answered_by
 from slipstream_schemas.codec import to_plain
 from slipstream_schemas.errors import InvalidArgument, NoSuchGraph, NotFound
 from slipstream_schemas.ids import derived_id, new_run_id
@@ -138,7 +139,7 @@ async def resolve(
 
 
 async def accept(
-    context: Context, created: rs.RunCreated, answers: tuple[rs.OpenInterrupt, ...] = (), *, resumes: bool = False
+    context: Context, created: rs.RunCreated, answers: tuple[OpenInterrupt, ...] = (), *, resumes: bool = False
 ) -> Accepted:
     """Decide on a run and put it to work if it may execute now.
 
@@ -156,7 +157,7 @@ async def accept(
         created.thread_metadata = None if existed else wanted_metadata
         if resumes and state is not None and state.interrupts and created.command is None:
             created.command, created.input = {"resume": created.input}, None
-        created.answers = rs.answered_by(state, created.command)
+        created.answers = answered_by(state.interrupts if state is not None else (), created.command)
         at_ms = now_ms()
         return rs.create_run(
             state, f"{created.run_id}:created", at_ms, created, answers=answers, owe=lambda run: owe(run, at_ms)

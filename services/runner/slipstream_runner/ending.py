@@ -13,6 +13,7 @@ from slipstream_runner.runtime import Attempt, Runtime, now_ms
 from slipstream_runner.settling import put_next
 from slipstream_runner.translate import Translator
 from slipstream_schemas import run_state as rs
+from slipstream_schemas.answers import OpenInterrupt
 from slipstream_schemas.errors import Conflict, NotFound
 from slipstream_schemas.limits import PUBLISH_OUTAGE_S
 from slipstream_schemas.terminal import TERMINAL_INTERRUPTS_MAX, Interrupt, RootStatus, terminal_body
@@ -102,7 +103,7 @@ async def _end(
     for waiting in ending.interrupts:
         rows.setdefault(waiting.task_id, []).append({"id": waiting.id, "value": waiting.value})
     ended = rs.RunEnded(run.run_id, attempt.number, ending.status, ending.thread_status, ending.error, values_seq, rows)
-    open_interrupts = tuple(rs.OpenInterrupt(i.id, i.namespace, i.task_id) for i in ending.interrupts)
+    open_interrupts = tuple(OpenInterrupt(i.id, i.namespace, i.task_id) for i in ending.interrupts)
     command_id = f"{run.run_id}:{attempt.number}:ended"
 
     def decide(state: rs.ThreadState | None) -> rs.Transition:

@@ -3,10 +3,10 @@
 from slipstream_runner.runtime import Attempt, Runtime, now_ms
 from slipstream_runner.translate import Draft
 from slipstream_runner.translate.drafts import draft
+from slipstream_schemas.answers import Answered
 from slipstream_schemas.codec import dumps
 from slipstream_schemas.lines import decode_line, encode_line
 from slipstream_schemas.record import OpenMessage, Record
-from slipstream_schemas.run_state import Answered
 from slipstream_schemas.terminal import running_line
 
 LOST = "the attempt was lost; the run goes on with the next one"

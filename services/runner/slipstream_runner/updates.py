@@ -43,6 +43,7 @@ from slipstream_runner.states import interrupt_of, place
 from slipstream_runner.translate import assemble, describe_error
 from slipstream_runner.translate.drafts import draft, encode_x
 from slipstream_schemas import run_state as rs
+from slipstream_schemas.answers import OpenInterrupt
 from slipstream_schemas.codec import dumps, to_plain
 from slipstream_schemas.errors import Conflict, Fenced, NotFound, Rejected, SlipstreamError, TooLarge
 from slipstream_schemas.limits import MESSAGE_BYTES_MAX, REQUEST_DEADLINE_S, STATE_UPDATE_DEADLINE_S
@@ -93,7 +94,7 @@ class _Written(msgspec.Struct):
     body: bytes
     has_next: bool
     rows: dict[str, Any]
-    interrupts: tuple[rs.OpenInterrupt, ...]
+    interrupts: tuple[OpenInterrupt, ...]
 
 
 async def update_state(runtime: Runtime, question: UpdateQuestion) -> Updated:
@@ -181,7 +182,7 @@ async def _apply(runtime: Runtime, question: UpdateQuestion, saver: FencedSaver,
         place(placed) or {}, whole is snapshot, body, bool(whole.next),
         {task.id: [interrupt_of(each) for each in task.interrupts] for task in whole.tasks if task.interrupts},
         tuple(
-            rs.OpenInterrupt(each.id, known.get(each.id, ()), task.id)
+            OpenInterrupt(each.id, known.get(each.id, ()), task.id)
             for task in whole.tasks for each in task.interrupts
         ),
     )  # fmt: skip
