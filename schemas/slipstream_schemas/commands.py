@@ -77,3 +77,26 @@ class GetTreeParams(msgspec.Struct):
     """Parameters of `agent.getTree`."""
 
     run_id: str | None = None
+
+
+class StateGetParams(msgspec.Struct):
+    """Parameters of `state.get`."""
+
+    namespace: list[str] = []
+    keys: list[str] | None = None
+
+
+class ListCheckpointsParams(msgspec.Struct):
+    """Parameters of `state.listCheckpoints`."""
+
+    namespace: list[str] | None = None
+    limit: int = 10
+    before: str | None = None
+
+
+class StateForkParams(msgspec.Struct):
+    """Parameters of `state.fork`."""
+
+    checkpoint_id: str
+    input: Any = None
+    config: dict[str, Any] | None = None

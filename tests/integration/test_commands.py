@@ -62,3 +62,60 @@ async def test_a_run_that_never_began_has_a_beginning_and_an_end(live: Stack) ->
             first: ["running", "interrupted"], waiting: ["running", "interrupted"],
             superseded: ["running", "interrupted"], last: ["running", "completed"],
         }  # fmt: skip
+
+
+async def test_the_state_and_its_checkpoints_and_a_fork(live: Stack) -> None:
+    thread_id = new_thread()
+    async with Client(live.url) as client:
+        await client.start(thread_id, "counter", {"steps": 3, "delay_s": 0})
+        seen = await client.run_events(thread_id)
+        values = [frame.body["params"]["data"] for frame in seen if frame.event == "values"]
+        state = (await client.command(thread_id, "state.get", namespace=[]))["result"]
+        assert state["values"] == values[-1]
+        some = await client.command(thread_id, "state.get", namespace=[], keys=["count", "nothing"])
+        assert some["result"]["values"] == {"count": 3}
+
+        listed = (await client.command(thread_id, "state.listCheckpoints"))["result"]["checkpoints"]
+        told = [frame.body["params"]["data"] for frame in seen if frame.event == "checkpoints"]
+        assert [each["id"] for each in listed] == [each["id"] for each in reversed(told)]
+        assert listed[0]["id"] == state["checkpoint"]["id"]
+        assert [each["step"] for each in listed] == [3, 2, 1, 0, -1]
+        page = await client.command(thread_id, "state.listCheckpoints", limit=2, before=listed[1]["id"])
+        assert page["result"]["checkpoints"] == listed[2:4]
+
+        # From behind the first step, with more to count: steps 2 to 5 are new.
+        forked = await client.command(
+            thread_id, "state.fork", checkpoint_id=listed[2]["id"], input={"steps": 5, "delay_s": 0}
+        )
+        assert forked["result"]["thread_id"] == thread_id
+        cursor = forked["meta"]["applied_through_seq"]
+        behind = await client.run_events(thread_id, since=cursor, channels=["values", "lifecycle"])
+        assert behind[0].body["event_id"] == f"synth:{forked['result']['run_id']}:lc||running"
+        counts = [frame.body["params"]["data"].get("count") for frame in behind if frame.event == "values"]
+        assert counts == [1, 2, 3, 4, 5]
+
+
+async def test_state_commands_are_refused_by_name(live: Stack) -> None:
+    thread_id = new_thread()
+    async with Client(live.url) as client:
+        unknown: tuple[tuple[str, dict[str, Any]], ...] = (
+            ("state.get", {"namespace": []}),
+            ("state.listCheckpoints", {}),
+            ("state.fork", {"checkpoint_id": "x"}),
+        )
+        for method, params in unknown:
+            answer = await client.command(thread_id, method, **params)
+            assert (answer["type"], answer["error"]) == ("error", "no_such_run"), method
+        await client.start(thread_id, "counter", {"steps": 1, "delay_s": 0})
+        await client.run_events(thread_id)
+        wrong: tuple[tuple[str, dict[str, Any], str], ...] = (
+            ("state.get", {"namespace": ["nowhere:1"]}, "no_such_namespace"),
+            ("state.get", {"namespace": "x"}, "invalid_argument"),
+            ("state.listCheckpoints", {"limit": 0}, "invalid_argument"),
+            ("state.fork", {"checkpoint_id": "1f0a4c5e-0000-6000-8000-000000000000"}, "no_such_checkpoint"),
+            ("state.fork", {}, "invalid_argument"),
+        )
+        for method, params, code in wrong:
+            answer = await client.command(thread_id, method, **params)
+            assert (answer["type"], answer["error"]) == ("error", code), (method, answer)
+        assert len((await client.http.get(f"/threads/{thread_id}/runs")).json()) == 1
