@@ -1,5 +1,6 @@
 """Events that LangGraph's own stream does not have: answered interrupts, a graph's own transformers, many questions."""
 
+import asyncio
 import secrets
 from collections.abc import Iterator
 from typing import Any
@@ -66,8 +67,17 @@ class State(TypedDict, total=False):
 
 def ask(state): return {"answers": [interrupt({"number": state["count"]})]}
 def fan(state): return [Send("ask", {"count": number}) for number in range(state["count"])]
+async def flood(state):
+    for number in range(2000):
+        get_stream_writer()({"number": number})
+    return {"count": 1}
+floods = (StateGraph(State).add_node("flood", flood).add_node("ask", ask).add_edge(START, "flood")
+          .add_edge("flood", "ask").compile())
 asks = StateGraph(State).add_node("ask", ask).add_conditional_edges(START, fan, ["ask"]).compile()
 '''
+
+
+DEADLINE_S = 40
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +85,7 @@ def channels(nats_server: NatsServer, postgres_dsn: str, tmp_path_factory: pytes
     """A stack on the graphs above."""
     folder = tmp_path_factory.mktemp("channels")
     (folder / "agent.py").write_text(GRAPHS)
-    graphs = ",".join(f'"{name}": "./agent.py:{name}"' for name in ("speaks", "breaks", "asks"))
+    graphs = ",".join(f'"{name}": "./agent.py:{name}"' for name in ("speaks", "breaks", "asks", "floods"))
     (folder / "langgraph.json").write_text(f'{{"graphs": {{{graphs}}}}}')
     region = f"c{secrets.token_hex(5)}"
     with (
@@ -143,6 +153,35 @@ async def test_one_question_may_be_answered_without_its_id(channels: Stack) -> N
         seen = await client.run_events(thread_id, ends=2)
         assert data_of(seen, "input.responded") == [{"interrupt_id": asked[0]["interrupt_id"], "response": "yes"}]
         assert data_of(seen, "values")[-1]["answers"] == ["yes"]
+
+
+async def test_a_watcher_learns_of_a_question_when_its_client_has_what_came_before(channels: Stack) -> None:
+    thread_id = new_thread()
+    arrived: list[str] = []
+
+    async def read(name: str, **body: Any) -> None:
+        async with client.events(thread_id, **body) as stream:
+            async for frame in stream:
+                if frame.event == "input.requested":
+                    arrived.append(name)
+                    return
+
+    async with Client(channels.url) as client:
+        # A burst takes the wide stream longer than the narrow one, which carries two events.
+        await client.start(thread_id, "floods", {"count": 1})
+        async with asyncio.timeout(DEADLINE_S), asyncio.TaskGroup() as group:
+            group.create_task(read("narrow", channels=["lifecycle", "input"]))
+            group.create_task(read("wide"))
+    assert arrived == ["wide", "narrow"]
+
+
+async def test_a_stuck_stream_keeps_a_watcher_waiting_for_a_moment_only(channels: Stack) -> None:
+    thread_id = new_thread()
+    async with Client(channels.url) as client, client.stream(thread_id) as stuck:
+        await anext(stuck)
+        await client.start(thread_id, "floods", {"count": 1})
+        async with asyncio.timeout(DEADLINE_S), client.events(thread_id, channels=["input"]) as narrow:
+            assert (await anext(narrow)).event == "input.requested"
 
 
 async def test_more_questions_than_a_record_has_lines_are_all_asked(channels: Stack) -> None:

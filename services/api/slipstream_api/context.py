@@ -5,6 +5,7 @@ import asyncio
 from slipstream_api.drawings import Drawings
 from slipstream_api.fresh import FreshThreads
 from slipstream_api.sse import Heart
+from slipstream_api.watchers import Readers
 from slipstream_nats import rpc
 from slipstream_nats.connection import Connection
 from slipstream_nats.controllog import ControlLog
@@ -36,6 +37,7 @@ class Context:
         self.position = 0
         self.written = 0
         self.heart = Heart()
+        self.readers = Readers()
         self.crash = Crashpoint(settings.crashpoint)
         self._moved = asyncio.Event()
 

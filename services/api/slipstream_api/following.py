@@ -5,11 +5,13 @@ Both transports, SSE and WebSocket, are built on this; they differ in how they f
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
+from litestar.connection import ASGIConnection
 
 from slipstream_api.context import Context
+from slipstream_api.watchers import WATCHER, Reader
 from slipstream_nats.cursor import CursorLost
 from slipstream_nats.tail import TailRecord
 from slipstream_schemas import lines
@@ -19,8 +21,6 @@ from slipstream_schemas.errors import InvalidArgument
 from slipstream_schemas.record import RecordHeader
 from slipstream_schemas.seq import SEQ_MAX, last_of, pack
 
-WATCHER: Final = frozenset({"lifecycle", "input"})
-"""The channels of the stream by which the stock SDKs watch a run's life."""
 PACED_CLIENTS: Final = ("langgraph-sdk-py", "python-httpx")
 PACED_SOCKETS: Final = "websockets/"
 """User agents of the stock Python SDK, whose queue overflows on bursts."""
@@ -50,6 +50,7 @@ class Missing(msgspec.Struct, frozen=True, tag_field="type", tag="gap"):
 
 Note = CaughtUp | RunEnded | Missing
 Item = TailRecord | Note
+Batch = list[Item]
 
 
 def check_since(since: int, loc: tuple[str | int, ...] = ("body", "since")) -> int:
@@ -69,9 +70,21 @@ def filter_of(body: EventStreamRequest) -> ChannelFilter:
     return ChannelFilter(parse_channels(body.channels), namespaces, depth if isinstance(depth, int) else None)
 
 
-def pace_of(context: Context, user_agent: str) -> int:
+class Client(NamedTuple):
+    """Who reads. Streams with the same address and program belong together."""
+
+    address: str
+    user_agent: str
+
+
+def client_of(connection: ASGIConnection[Any, Any, Any, Any]) -> Client:
+    """The client behind a request or a socket."""
+    return Client(connection.client.host if connection.client else "", connection.headers.get("user-agent", ""))
+
+
+def pace_of(context: Context, client: Client) -> int:
     """How many events a second this client stands, 0 for any number."""
-    is_paced = user_agent.startswith(PACED_CLIENTS) or PACED_SOCKETS in user_agent
+    is_paced = client.user_agent.startswith(PACED_CLIENTS) or PACED_SOCKETS in client.user_agent
     return context.settings.sdk_events_per_s if is_paced else 0
 
 
@@ -95,13 +108,14 @@ async def begin(context: Context, thread_id: str, since: int | None, channels: f
     return last_of(await context.threads.last_seq(context.scope, thread_id))
 
 
-async def follow(context: Context, thread_id: str, since: int) -> AsyncGenerator[list[Item]]:
+async def follow(context: Context, thread_id: str, since: int, reader: Reader | None = None) -> AsyncGenerator[Batch]:
     """The records behind a cursor, and what is to be said between them. Raises: CursorLost, Corrupt."""
     before: RecordHeader | None = None
     position = since
     async with context.tails.open(context.scope, thread_id, since) as tail:
         async for batch in tail:
             items: list[Item] = []
+            asks_at = 0
             for record in batch:
                 if before is not None and _lacks_predecessor(before, record.header):
                     items.append(Missing(position, pack(record.stream_seq, 0)))
@@ -109,7 +123,13 @@ async def follow(context: Context, thread_id: str, since: int) -> AsyncGenerator
                 items.append(record)
                 if (ended := _end_of_run(record)) is not None:
                     items.append(ended)
+                if reader is not None and reader.is_watcher and _asks(record, ended):
+                    asks_at = position
+            if reader is not None and asks_at:
+                await reader.may_ask(asks_at)
             yield items or [CaughtUp(max(position, last_of(tail.position)))]
+            if reader is not None:
+                reader.has_sent(position)
 
 
 def _lacks_predecessor(before: RecordHeader, header: RecordHeader) -> bool:
@@ -126,6 +146,13 @@ def _end_of_run(record: TailRecord) -> RunEnded | None:
         return None
     last = lines.decode_line(record.lines[-1])
     return RunEnded(record.header.run_id, last.x["status"], pack(record.stream_seq, len(record.lines) - 1))
+
+
+def _asks(record: TailRecord, ended: RunEnded | None) -> bool:
+    """Whether a record ends the iterators of a stock SDK that sees it on its narrow stream."""
+    if ended is not None and ended.status != "success":
+        return True
+    return any(lines.decode_prefix(lines.prefix(line)).method == "input.requested" for line in record.lines)
 
 
 async def until_caught_up(context: Context, thread_id: str, since: int) -> AsyncGenerator[TailRecord]:

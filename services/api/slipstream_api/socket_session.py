@@ -21,6 +21,7 @@ from slipstream_api import commands, following, run_tree
 from slipstream_api.bodies import convert
 from slipstream_api.commands import Answer, Call, Method, Outcome, Refused
 from slipstream_api.context import Context
+from slipstream_api.watchers import WATCHER
 from slipstream_nats.cursor import CursorLost
 from slipstream_nats.tail import TailRecord
 from slipstream_schemas import lines
@@ -71,7 +72,8 @@ class Session:
 
     def __init__(self, context: Context, thread_id: str, socket: WebSocket[Any, Any, Any]) -> None:
         self._context, self._thread_id, self._socket = context, thread_id, socket
-        self._pace = following.pace_of(context, socket.headers.get("user-agent", ""))
+        self._client = following.client_of(socket)
+        self._pace = following.pace_of(context, self._client)
         self._subscriptions: dict[str, Subscription] = {}
         self._changed = asyncio.Event()
         self._sending = asyncio.Lock()
@@ -216,15 +218,18 @@ class Session:
         """Send what the subscriptions want, until they change; the cursor behind what they have had then."""
         changed = asyncio.create_task(self._changed.wait())
         position = since
+        is_watcher = all(each.chosen.channels <= WATCHER for each in active.values())
+        joined = self._context.readers.joined(self._thread_id, self._client, is_watcher=is_watcher)
         try:
-            async with aclosing(following.follow(self._context, self._thread_id, since)) as batches:
-                while (batch := await _next_unless(batches, changed)) is not None:
-                    for item in batch:
-                        if isinstance(item, TailRecord):
-                            position = last_of(item.stream_seq)
-                            await self._send_record(item, active)
-                        else:
-                            await self._send(msgspec.json.encode(item))
+            with joined as reader:
+                async with aclosing(following.follow(self._context, self._thread_id, since, reader)) as batches:
+                    while (batch := await _next_unless(batches, changed)) is not None:
+                        for item in batch:
+                            if isinstance(item, TailRecord):
+                                position = last_of(item.stream_seq)
+                                await self._send_record(item, active)
+                            else:
+                                await self._send(msgspec.json.encode(item))
         finally:
             changed.cancel()
         return position

@@ -16,6 +16,7 @@ from slipstream_api.problems import as_json
 from slipstream_api.render import v2
 from slipstream_api.socket_session import Session
 from slipstream_api.sse import Stream
+from slipstream_api.watchers import WATCHER
 from slipstream_nats.tail import TailRecord
 from slipstream_schemas import errors
 from slipstream_schemas.channels import ChannelFilter
@@ -55,29 +56,32 @@ async def stream_events(request: AnyRequest, thread_id: str) -> ASGIApp:
     body = await read(request, EventStreamRequest)
     chosen = following.filter_of(body)
     since = await following.begin(context, thread_id, _cursor(request, body), chosen.channels)
-    pace = following.pace_of(context, request.headers.get("user-agent", ""))
-    return Stream(_pieces(context, thread_id, since, chosen, pace), context.heart, SSE_HEADERS)
+    client = following.client_of(request)
+    return Stream(_pieces(context, thread_id, since, chosen, client), context.heart, SSE_HEADERS)
 
 
 async def _pieces(
-    context: Context, thread_id: str, since: int, chosen: ChannelFilter, pace: int
+    context: Context, thread_id: str, since: int, chosen: ChannelFilter, client: following.Client
 ) -> AsyncGenerator[bytes]:
-    async with aclosing(following.follow(context, thread_id, since)) as batches:
-        async for batch in batches:
-            frames: list[bytes] = []
-            for item in batch:
-                if isinstance(item, TailRecord):
-                    frames.extend(v2.frames(item, chosen))
-                else:
-                    frames.append(v2.note(item))
-                while len(frames) >= SSE_SLICE_EVENTS_MAX:
-                    yield b"".join(frames[:SSE_SLICE_EVENTS_MAX])
-                    del frames[:SSE_SLICE_EVENTS_MAX]
-                    # uvicorn's send does not yield when its buffer has room.
-                    await asyncio.sleep(SSE_SLICE_EVENTS_MAX / pace if pace else 0)
-            if frames:
-                yield b"".join(frames)
-                await asyncio.sleep(len(frames) / pace if pace else 0)
+    pace = following.pace_of(context, client)
+    reading = context.readers.joined(thread_id, client, is_watcher=chosen.channels <= WATCHER)
+    with reading as reader:
+        async with aclosing(following.follow(context, thread_id, since, reader)) as batches:
+            async for batch in batches:
+                frames: list[bytes] = []
+                for item in batch:
+                    if isinstance(item, TailRecord):
+                        frames.extend(v2.frames(item, chosen))
+                    else:
+                        frames.append(v2.note(item))
+                    while len(frames) >= SSE_SLICE_EVENTS_MAX:
+                        yield b"".join(frames[:SSE_SLICE_EVENTS_MAX])
+                        del frames[:SSE_SLICE_EVENTS_MAX]
+                        # uvicorn's send does not yield when its buffer has room.
+                        await asyncio.sleep(SSE_SLICE_EVENTS_MAX / pace if pace else 0)
+                if frames:
+                    yield b"".join(frames)
+                    await asyncio.sleep(len(frames) / pace if pace else 0)
 
 
 @post("/threads/{thread_id:str}/commands", status_code=200)
