@@ -16,6 +16,9 @@ NAMESPACE_SEGMENTS_MAX: Final = 32
 METADATA_KEYS_MAX: Final = 256
 IDEMPOTENCY_KEY_CHARS_MAX: Final = 255
 SEARCH_LIMIT_MAX: Final = 1000
+BATCH_RUNS_MAX: Final = 100
+CANCEL_RUNS_MAX: Final = 1000
+"""Runs that one request may stop."""
 ASSISTANT_BYTES_MAX: Final = 1024 * 1024
 """The body that makes or changes an assistant: every run's record carries its config and context."""
 SEARCH_TOTAL_MAX: Final = 10_000

@@ -36,6 +36,7 @@ TransitionName = Literal[
     "run_cancel_requested",
     "run_ended",
     "run_rolled_back",
+    "run_deleted",
     "state_updated",
 ]
 
@@ -192,6 +193,12 @@ class RunRolledBack(msgspec.Struct):
 
     run_id: str
     thread_status: ThreadStatus = "idle"
+
+
+class RunDeleted(msgspec.Struct):
+    """A run that is over shall not be listed any more. Its events stay in the thread log."""
+
+    run_id: str
 
 
 class StateUpdated(msgspec.Struct, omit_defaults=True):
@@ -437,6 +444,15 @@ def roll_back_run(
         status="busy" if known.pending else rolled.thread_status,
     )
     return transition("run_rolled_back", command_id, at_ms, after, rolled)
+
+
+def delete_run(state: ThreadState | None, command_id: str, at_ms: int, deleted: RunDeleted) -> Transition:
+    """Take a run that is over off the list. Raises: NotFound (thread), Conflict for one that waits or runs."""
+    state = existing(state)
+    active = (*((state.running.run_id,) if state.running else ()), *(run.run_id for run in state.pending))
+    if deleted.run_id in active:
+        raise Conflict("The run is not over. Cancel it first.")
+    return transition("run_deleted", command_id, at_ms, state, deleted)
 
 
 def settle(state: ThreadState | None, command_id: str, at_ms: int, run_ids: frozenset[str]) -> Transition:

@@ -1,5 +1,6 @@
 """Queries on runs."""
 
+from collections.abc import Sequence
 from datetime import timedelta
 
 from slipstream_postgres.pool import Database
@@ -36,6 +37,17 @@ async def of_thread(
             tenant, thread_id, status, limit, offset,
         )  # fmt: skip
     return [run_row(row) for row in rows]
+
+
+async def of_status(database: Database, tenant: str, statuses: Sequence[str], limit: int) -> list[tuple[str, str]]:
+    """`(thread_id, run_id)` of runs with one of the statuses, oldest first. Raises: Unavailable."""
+    async with database.connection() as connection:
+        rows = await connection.fetch(
+            "SELECT thread_id, run_id FROM runs WHERE tenant=$1 AND status=ANY($2) "
+            "ORDER BY created_at, run_id LIMIT $3",
+            tenant, list(statuses), limit,
+        )  # fmt: skip
+    return [(row["thread_id"], row["run_id"]) for row in rows]
 
 
 async def cancelled_before_start(

@@ -15,6 +15,7 @@ from slipstream_api.routes import (
     assistants,
     events,
     runs,
+    stateless,
     states,
     system,
     thread_search,
@@ -37,6 +38,7 @@ ROUTES = [
     *threads.ROUTES,
     *states.ROUTES,
     *runs.ROUTES,
+    *stateless.ROUTES,
     *events.ROUTES,
 ]
 NO_OPENAPI: OpenAPIConfig | None = None

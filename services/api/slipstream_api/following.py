@@ -119,7 +119,9 @@ async def follow(context: Context, thread_id: str, since: int, reader: Reader | 
             for record in batch:
                 if before is not None and _lacks_predecessor(before, record.header):
                     items.append(Missing(position, pack(record.stream_seq, 0)))
-                before, position = record.header, last_of(record.stream_seq)
+                position = last_of(record.stream_seq)
+                if record.header.attempt:
+                    before = record.header
                 items.append(record)
                 if (ended := _end_of_run(record)) is not None:
                     items.append(ended)
@@ -133,7 +135,7 @@ async def follow(context: Context, thread_id: str, since: int, reader: Reader | 
 
 
 def _lacks_predecessor(before: RecordHeader, header: RecordHeader) -> bool:
-    """Attempts number their records from 1, so a hole shows. Records of no attempt (0) do not tell."""
+    """Attempts number their records from 1, so a hole shows. Records of no attempt (0) lie anywhere and do not tell."""
     if header.attempt == 0:
         return False
     is_same = (before.run_id, before.attempt) == (header.run_id, header.attempt)

@@ -164,7 +164,17 @@ def _paths() -> dict[str, Any]:
         f"{thread}/runs/wait": {
             "post": _operation("Thread Runs", "Create And Wait Run", (THREAD,), body=True, codes=stream_codes)
         },
-        run: {"get": _operation("Thread Runs", "Get Run", (THREAD, RUN))},
+        run: {
+            "get": _operation("Thread Runs", "Get Run", (THREAD, RUN)),
+            "delete": _operation(
+                "Thread Runs",
+                "Delete Run",
+                (THREAD, RUN),
+                success={"description": "Gone"},
+                status="204",
+                codes=("404", "409"),
+            ),
+        },
         f"{run}/join": {"get": _operation("Thread Runs", "Join Run", (THREAD, RUN))},
         f"{run}/stream": {"get": _operation("Thread Runs", "Join Run Stream", (THREAD, RUN), success=SSE)},
         f"{run}/cancel": {
@@ -179,6 +189,18 @@ def _paths() -> dict[str, Any]:
             "post": _operation("Stateless Runs", "Create And Stream Stateless Run", body=True, success=SSE)
         },
         "/runs/wait": {"post": _operation("Stateless Runs", "Create And Wait Stateless Run", body=True)},
+        "/runs": {"post": _operation("Stateless Runs", "Create Stateless Run", body=True)},
+        "/runs/batch": {"post": _operation("Stateless Runs", "Create Run Batch", body=True)},
+        "/runs/cancel": {
+            "post": _operation(
+                "Thread Runs",
+                "Cancel Runs",
+                (("action", "query", "string"),),
+                body=True,
+                success={"description": "The runs stop"},
+                status="204",
+            )
+        },
         **_assistants(),
         **{
             path: {"get": _operation("Health", summary, codes=())}

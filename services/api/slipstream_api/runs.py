@@ -17,6 +17,7 @@ from slipstream_schemas.answers import OpenInterrupt, answered_by
 from slipstream_schemas.codec import to_plain
 from slipstream_schemas.errors import InvalidArgument, NoSuchGraph, NotFound
 from slipstream_schemas.ids import derived_id, new_run_id
+from slipstream_schemas.limits import CREATE_PROJECTION_WAIT_S
 from slipstream_schemas.subjects import thread_key
 from slipstream_schemas.terminal import running_line, terminal_body
 
@@ -198,6 +199,13 @@ def owe(run: rs.PendingRun, at_ms: int) -> rs.OwedTerminal:
     return rs.OwedTerminal(run.run_id, run.log_seq, body.decode())
 
 
+def cancel_action(asked: str | None) -> rs.CancelAction:
+    """What becomes of a cancelled run: `interrupt` keeps what it wrote. Raises: InvalidArgument."""
+    if asked not in (None, "interrupt", "rollback"):
+        raise InvalidArgument("Expected one of interrupt, rollback", ("query", "action"), "literal_error")
+    return "rollback" if asked == "rollback" else "interrupt"
+
+
 async def cancel(context: Context, thread_id: str, run_id: str, action: rs.CancelAction) -> int:
     """Ask a run to stop; one that waits ends here, terminal event included. Returns the control seq.
 
@@ -221,6 +229,16 @@ async def cancel(context: Context, thread_id: str, run_id: str, action: rs.Cance
         await owed.pay(context.threads, writer, scope, thread_id, state.owed)
         await owed.settle(context.control, scope, thread_id, state.owed, now_ms())
     return seq
+
+
+async def delete(context: Context, thread_id: str, run_id: str) -> None:
+    """Take a run off the list. Raises: NotFound, Conflict for one that is not over, Unavailable."""
+    deleted, command_id = rs.RunDeleted(run_id), new_run_id()
+    _, seq = await context.control.decide(
+        context.scope, thread_id, lambda state: rs.delete_run(state, command_id, now_ms(), deleted)
+    )
+    context.written = max(context.written, seq)
+    await context.projected(seq, CREATE_PROJECTION_WAIT_S)
 
 
 async def delete_thread(context: Context, thread_id: str) -> None:

@@ -94,6 +94,9 @@ def reduce(
             rolled = msgspec.json.decode(transition.payload, type=rs.RunRolledBack)
             return [(DELETE_RUN, (scope.tenant, rolled.run_id, stream_seq)),
                     _thread_status(applied, transition.state.status)]  # fmt: skip
+        case "run_deleted":
+            deleted = msgspec.json.decode(transition.payload, type=rs.RunDeleted)
+            return [(DELETE_RUN, (scope.tenant, deleted.run_id, stream_seq))]
         case "state_updated":
             updated = msgspec.json.decode(transition.payload, type=rs.StateUpdated)
             return [(UPDATE_STATE, (*applied.thread, transition.state.status, applied.at, stream_seq,

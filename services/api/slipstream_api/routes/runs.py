@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any
 
 import msgspec
-from litestar import Request, Response, get, post
+from litestar import Request, Response, delete, get, post
 from litestar.types import ASGIApp
 
 from slipstream_api import runs
@@ -21,7 +21,7 @@ from slipstream_postgres.rows import RunPlace, RunRow
 from slipstream_schemas import run_state as rs
 from slipstream_schemas.codec import dumps
 from slipstream_schemas.errors import InvalidArgument, NotFound, Unavailable
-from slipstream_schemas.ids import check_run_id, check_thread_id, new_thread_id
+from slipstream_schemas.ids import check_run_id, check_thread_id
 from slipstream_schemas.limits import CREATE_PROJECTION_WAIT_S, PROJECTION_WAIT_S, SEARCH_LIMIT_MAX
 from slipstream_schemas.seq import last_of, unpack
 
@@ -91,16 +91,11 @@ async def create(request: AnyRequest, thread_id: str) -> Response[bytes]:
 @post("/threads/{thread_id:str}/runs/stream", status_code=200)
 async def create_and_stream(request: AnyRequest, thread_id: str) -> ASGIApp:
     """Create a run and stream it. A client that leaves early cancels it, unless `on_disconnect` is `continue`."""
-    return await _stream_new(request, thread_id, creates_thread=False)
+    return await stream_new(request, thread_id)
 
 
-@post("/runs/stream", status_code=200)
-async def create_and_stream_stateless(request: AnyRequest) -> ASGIApp:
-    """Create a run on a thread of its own and stream it."""
-    return await _stream_new(request, new_thread_id(), creates_thread=True)
-
-
-async def _stream_new(request: AnyRequest, thread_id: str, *, creates_thread: bool) -> Stream:
+async def stream_new(request: AnyRequest, thread_id: str, *, creates_thread: bool = False) -> Stream:
+    """Create a run and answer with its stream."""
     context: Context = request.app.state.context
     body, accepted = await start(request, thread_id, creates_thread=creates_thread)
     renderer = V1Renderer(accepted.run_id, runs.modes_of(body), bool(body.stream_subgraphs))
@@ -157,16 +152,11 @@ def _without_known(frames: list[bytes], skip: tuple[int, int]) -> list[bytes]:
 @post("/threads/{thread_id:str}/runs/wait", status_code=200)
 async def create_and_wait(request: AnyRequest, thread_id: str) -> ASGIApp:
     """Create a run and answer with its final values."""
-    return await _wait_new(request, thread_id, creates_thread=False)
+    return await wait_new(request, thread_id)
 
 
-@post("/runs/wait", status_code=200)
-async def create_and_wait_stateless(request: AnyRequest) -> ASGIApp:
-    """Create a run on a thread of its own and answer with its final values."""
-    return await _wait_new(request, new_thread_id(), creates_thread=True)
-
-
-async def _wait_new(request: AnyRequest, thread_id: str, *, creates_thread: bool) -> Stream:
+async def wait_new(request: AnyRequest, thread_id: str, *, creates_thread: bool = False) -> Stream:
+    """Create a run and answer with its result."""
     context: Context = request.app.state.context
     body, accepted = await start(request, thread_id, creates_thread=creates_thread)
     on_gone = None
@@ -299,21 +289,26 @@ async def get_one(request: AnyRequest, thread_id: str, run_id: str) -> Response[
     return as_json(await row_of(request.app.state.context, thread_id, run_id))
 
 
+@delete("/threads/{thread_id:str}/runs/{run_id:str}", status_code=204)
+async def delete_one(request: AnyRequest, thread_id: str, run_id: str) -> None:
+    """Take a run that is over off the list. What it said and what it wrote stays."""
+    context: Context = request.app.state.context
+    await row_of(context, thread_id, run_id)
+    await runs.delete(context, thread_id, run_id)
+
+
 @post("/threads/{thread_id:str}/runs/{run_id:str}/cancel", status_code=200)
 async def cancel(request: AnyRequest, thread_id: str, run_id: str) -> ASGIApp:
     """Stop a run. `action` is `interrupt` (keeps what it wrote) or `rollback`; `wait` answers when it has stopped."""
     context: Context = request.app.state.context
-    action = request.query_params.get("action") or "interrupt"
-    if action not in ("interrupt", "rollback"):
-        raise InvalidArgument("Expected one of interrupt, rollback", ("query", "action"), "literal_error")
+    action = runs.cancel_action(request.query_params.get("action"))
     place = await place_of(context, thread_id, run_id)
-    await runs.cancel(context, thread_id, run_id, "rollback" if action == "rollback" else "interrupt")
+    await runs.cancel(context, thread_id, run_id, action)
     if not flag(request, "wait"):
         return Empty(202)
     return _waiting(context, thread_id, run_id, place.log_seq, {})
 
 
 ROUTES = [
-    create, create_and_stream, create_and_stream_stateless, create_and_wait, create_and_wait_stateless, join,
-    join_stream, list_runs, get_one, cancel,
+    create, create_and_stream, create_and_wait, join, join_stream, list_runs, get_one, delete_one, cancel,
 ]  # fmt: skip

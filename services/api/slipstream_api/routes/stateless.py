@@ -1,0 +1,106 @@
+"""Protocol v1: runs without a thread of the client's, and several runs at once."""
+
+from typing import Any, Literal
+
+import msgspec
+from litestar import Request, Response, post
+from litestar.types import ASGIApp
+
+from slipstream_api import runs
+from slipstream_api.bodies import idempotency_key, read, read_list
+from slipstream_api.context import Context
+from slipstream_api.problems import as_json
+from slipstream_api.routes.runs import RUN_STATUSES, places, row_of, start, stream_new, wait_new
+from slipstream_postgres import runs as run_rows
+from slipstream_schemas.errors import InvalidArgument, NotFound
+from slipstream_schemas.ids import check_run_id, check_thread_id, new_thread_id
+from slipstream_schemas.limits import (
+    BATCH_RUNS_MAX,
+    CANCEL_RUNS_MAX,
+    CREATE_PROJECTION_WAIT_S,
+    PROJECTION_WAIT_S,
+)
+
+AnyRequest = Request[Any, Any, Any]
+
+
+class RunsCancel(msgspec.Struct):
+    """Body of `POST /runs/cancel`: runs of a thread by their ids, or all runs of a status."""
+
+    status: Literal["pending", "running", "all"] | None = None
+    thread_id: str | None = None
+    run_ids: list[str] | None = None
+
+
+@post("/runs", status_code=200)
+async def create(request: AnyRequest) -> Response[bytes]:
+    """Create a run on a thread of its own and answer at once."""
+    context: Context = request.app.state.context
+    _, accepted = await start(request, new_thread_id(), creates_thread=True)
+    await context.projected(accepted.control_seq, CREATE_PROJECTION_WAIT_S)
+    headers = {"content-location": places(accepted, "")["content-location"]}
+    return as_json(await row_of(context, accepted.thread_id, accepted.run_id), headers=headers)
+
+
+@post("/runs/stream", status_code=200)
+async def create_and_stream(request: AnyRequest) -> ASGIApp:
+    """Create a run on a thread of its own and stream it."""
+    return await stream_new(request, new_thread_id(), creates_thread=True)
+
+
+@post("/runs/wait", status_code=200)
+async def create_and_wait(request: AnyRequest) -> ASGIApp:
+    """Create a run on a thread of its own and answer with its final values."""
+    return await wait_new(request, new_thread_id(), creates_thread=True)
+
+
+@post("/runs/batch", status_code=200)
+async def create_batch(request: AnyRequest) -> Response[bytes]:
+    """Create several runs, each on a thread of its own; if one of them is wrong, none is created."""
+    context: Context = request.app.state.context
+    bodies = await read_list(request, runs.RunCreate)
+    if not 0 < len(bodies) <= BATCH_RUNS_MAX:
+        raise InvalidArgument(f"Expected 1 to {BATCH_RUNS_MAX} runs", ("body",), "out_of_range")
+    if idempotency_key(request) is not None:
+        raise InvalidArgument("a batch cannot be repeated by key", ("header", "idempotency-key"))
+    created = [await runs.resolve(context, new_thread_id(), body, creates_thread=True) for body in bodies]
+    accepted = [await runs.accept(context, each) for each in created]
+    await context.projected(accepted[-1].control_seq, CREATE_PROJECTION_WAIT_S)
+    return as_json([await row_of(context, each.thread_id, each.run_id) for each in accepted])
+
+
+@post("/runs/cancel", status_code=204)
+async def cancel(request: AnyRequest) -> None:
+    """Stop runs: `{thread_id, run_ids}`, or every run of a `status`. `action` is `interrupt` or `rollback`."""
+    context: Context = request.app.state.context
+    body = await read(request, RunsCancel)
+    action = runs.cancel_action(request.query_params.get("action"))
+    found = await _chosen(context, body)
+    stopped = 0
+    for thread_id, run_id in found:
+        try:
+            await runs.cancel(context, thread_id, run_id, action)
+            stopped += 1
+        except NotFound:  # it has ended meanwhile
+            continue
+    if not stopped and body.status is None:
+        raise NotFound("No runs found to cancel.")
+
+
+async def _chosen(context: Context, body: RunsCancel) -> list[tuple[str, str]]:
+    if body.status is not None:
+        if body.thread_id is not None or body.run_ids is not None:
+            text = "Expected a status, or thread_id and run_ids, not both"
+            raise InvalidArgument(text, ("body", "status"))
+        await context.projected(context.written, PROJECTION_WAIT_S)
+        statuses = RUN_STATUSES[:2] if body.status == "all" else (body.status,)
+        return await run_rows.of_status(context.database, context.scope.tenant, statuses, CANCEL_RUNS_MAX)
+    if body.thread_id is None or body.run_ids is None:
+        raise InvalidArgument("Expected a status, or thread_id and run_ids", ("body",), "missing")
+    thread_id = check_thread_id(body.thread_id, ("body", "thread_id"))
+    if len(body.run_ids) > CANCEL_RUNS_MAX:
+        raise InvalidArgument(f"Expected at most {CANCEL_RUNS_MAX} runs", ("body", "run_ids"), "out_of_range")
+    return [(thread_id, check_run_id(each, ("body", "run_ids"))) for each in dict.fromkeys(body.run_ids)]
+
+
+ROUTES = [create, create_and_stream, create_and_wait, create_batch, cancel]
