@@ -119,7 +119,7 @@ def request_of(method: str, path: str, body: object = None) -> bytes:
 
 def events_of(streams: int, pause_s: float) -> int:
     """Enough to be measured with a clock of ten milliseconds."""
-    return 200 if pause_s else min(max(2000, 200_000 // streams), 20_000)
+    return min(200, 50_000 // streams) if pause_s else min(max(2000, 200_000 // streams), 20_000)
 
 
 async def from_api(stack: Stack, protocol: str, streams: int, pause_s: float) -> tuple[list[bytes], float]:
