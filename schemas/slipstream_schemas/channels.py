@@ -63,6 +63,8 @@ class ChannelFilter:
         self.channels = channels
         self.namespaces = None if namespaces is None else tuple(namespaces)
         self.depth = depth
+        self.key = (channels, self.namespaces, depth)
+        """Equal for filters that choose the same."""
         names = [dumped[7:] for dumped in sorted(channels) if dumped.startswith("custom:")]
         # Custom data begins with its name, so a named channel is a comparison of bytes.
         self._custom_heads = tuple(b'{"name":%b,' % msgspec.json.encode(name) for name in names)

@@ -34,6 +34,8 @@ RECORD_BYTES_MAX: Final = 1024 * 1024
 MESSAGE_BYTES_MAX: Final = 8 * 1024 * 1024
 RUN_QUEUE_LINES_MAX: Final = 4096
 """Lines waiting between a graph and its publisher; a full queue slows the graph."""
+MODEL_CALLS_REMEMBERED_MAX: Final = 10_000
+"""Model calls of an attempt that are known at a time; what an older one says is told apart by its message id."""
 DUPLICATE_WINDOW_S: Final = 120
 PUBLISH_DEADLINE_S: Final = 5.0
 PUBLISH_OUTAGE_S: Final = 300.0

@@ -7,14 +7,14 @@ import statistics
 import tempfile
 import time
 import uuid
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx
 import psutil
 
-from bench.limits import bare_astream, best, raw_nats
+from bench.fanout import fanout
+from bench.limits import Bare, bare, cpu_s, raw_nats
 from slipstream_nats.embedded import start_nats
 from slipstream_postgres.embedded import start_postgres
 from testkit.stack import Stack
@@ -22,6 +22,10 @@ from testkit.stack import Stack
 GRAPHS = Path(__file__).parent / "graphs" / "langgraph.json"
 ALL = ["lifecycle", "messages", "custom", "values", "updates", "tasks", "checkpoints", "tools", "input"]
 RAW_CLIENT = {"user-agent": "bench"}
+SETTLE_S = 40.0
+"""A quiet thread is asked for signs of life every 5 s at first; after half a minute every 15 s."""
+IDLE_S = 30.0
+"""Two of those, and six heartbeats of each stream."""
 
 
 def show(name: str, value: float, unit: str = "") -> None:
@@ -87,14 +91,18 @@ async def one_run(c: httpx.AsyncClient, graph: str, count: int, protocol: str) -
         await starting
 
 
-async def throughput(url: str, graph: str, bare: float, protocol: str, concurrent: int, count: int) -> None:
-    """Events a second of concurrent runs, and as a share of bare `astream`."""
-    async with client(url) as c:
+async def throughput(stack: Stack, graph: str, alone: Bare, protocol: str, concurrent: int, count: int) -> None:
+    """Events a second of concurrent runs, and the runners' CPU for each, beside bare `astream`."""
+    runners = [runner.pid for runner in stack.runners]
+    async with client(stack.url) as c:
         await one_run(c, graph, 20, protocol)
-        begun = time.perf_counter()
+        begun, begun_cpu = time.perf_counter(), cpu_s(*runners)
         await asyncio.gather(*(one_run(c, graph, count, protocol) for _ in range(concurrent)))
         rate = concurrent * count / (time.perf_counter() - begun)
-    show(f"{graph} {protocol}, {concurrent} runs of {count}: events/s (share of bare {rate / bare:.2f})", rate)
+        cpu_us = 1e6 * (cpu_s(*runners) - begun_cpu) / concurrent / count
+    name = f"{graph} {protocol}, {concurrent} runs of {count}"
+    show(f"{name}: events/s (share of bare {rate / alone.chunks_per_s:.2f})", rate)
+    show(f"{name}: CPU of the runner (share of bare {alone.cpu_us / cpu_us:.2f}, aim 0.7)", cpu_us, "us/event")
 
 
 async def replay(url: str, sizes: list[int]) -> None:
@@ -140,17 +148,16 @@ async def read_last(c: httpx.AsyncClient, thread: str, since: int) -> float:
 
 
 async def idle(url: str, pid: int, counts: list[int]) -> None:
-    """Memory and CPU of the API with idle streams."""
+    """Memory and CPU of the API with idle streams, once they have settled."""
     api = psutil.Process(pid)
     base = api.memory_info().rss
     async with client(url) as c:
         for count in counts:
             opened = [await open_idle(c) for _ in range(count)]
-            cpu = api.cpu_times()
-            before, begun = cpu.user + cpu.system, time.perf_counter()
-            await asyncio.sleep(10)
-            cpu = api.cpu_times()
-            share = (cpu.user + cpu.system - before) / (time.perf_counter() - begun)
+            await asyncio.sleep(SETTLE_S if count else 1)
+            before, begun = cpu_s(pid), time.perf_counter()
+            await asyncio.sleep(IDLE_S)
+            share = (cpu_s(pid) - before) / (time.perf_counter() - begun)
             show(f"{count} idle streams: CPU of the API", 100 * share, "% (aim 1 at 1,000)")
             show(f"{count} idle streams: memory above none", (api.memory_info().rss - base) / 2**20, "MB (aim 20)")
             await asyncio.gather(*(stream.aclose() for stream in opened))
@@ -178,16 +185,21 @@ async def runs_per_s(url: str, total: int, concurrent: int = 8) -> None:
         show(f"runs/s of a one-node graph at concurrency {concurrent}", total / (time.perf_counter() - begun))
 
 
-def measure(stack: Stack, bare: dict[str, float], quick: bool) -> None:
+def measure(stack: Stack, quick: bool) -> None:
     """Everything against one stack."""
-    url, count = stack.url, 1000
+    url = stack.url
     asyncio.run(latency(url, 10 if quick else 40))
-    for graph in ("customs", "tokens"):
-        for protocol in ("v2", "v1"):
-            for concurrent in (1, 8) if quick else (1, 8, 32):
-                asyncio.run(throughput(url, graph, bare[graph], protocol, concurrent, count))
+    for count, concurrencies in ((1000, (1, 8) if quick else (1, 8, 32)), (10_000, (4,))):
+        for graph in ("customs", "tokens"):
+            alone = bare(graph, count)
+            show(f"bare astream of {count} {graph}: chunks/s", alone.chunks_per_s)
+            show(f"bare astream of {count} {graph}: CPU", alone.cpu_us, "us/chunk")
+            for protocol in ("v2", "v1"):
+                for concurrent in concurrencies:
+                    asyncio.run(throughput(stack, graph, alone, protocol, concurrent, count))
     asyncio.run(replay(url, [1000, 10_000] if quick else [1000, 10_000, 50_000]))
     asyncio.run(runs_per_s(url, 100 if quick else 400))
+    fanout(stack, [1, 50] if quick else [1, 50, 500], 1 if quick else 3)
     asyncio.run(idle(url, stack.apis[0].pid, [0, 200] if quick else [0, 200, 1000]))
 
 
@@ -203,13 +215,10 @@ def main() -> None:
         print(json.dumps({"cores": psutil.cpu_count(), "runners": options.runners}))
         for name, value in asyncio.run(raw_nats(nats.url)).items():
             show(name, value)
-        bare = {name: best(partial(bare_astream, name, 1000)) for name in ("customs", "tokens")}
-        for name, value in bare.items():
-            show(f"bare astream of {name} (chunks/s)", value)
         with Stack(nats.url, postgres.dsn, "local", root / "stack", GRAPHS) as stack:
             stack.prepare()
             stack.start(runners=options.runners)
-            measure(stack, bare, options.quick)
+            measure(stack, options.quick)
     finally:
         nats.stop()
         postgres.stop()

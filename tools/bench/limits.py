@@ -1,9 +1,11 @@
 """The limits of this machine, beside which our figures are read: raw nats-py, bare `astream`."""
 
 import asyncio
+import statistics
 import time
-from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, NamedTuple
+
+import psutil
 
 from bench.graphs import bench_graphs
 from slipstream_nats.connection import connect
@@ -14,6 +16,12 @@ from slipstream_schemas.subjects import threads_stream
 
 BODY = b"x" * 300
 MODES = ["values", "updates", "messages", "custom", "tasks", "checkpoints", "tools"]
+
+
+def cpu_s(*pids: int) -> float:
+    """CPU seconds that processes have used."""
+    times = [psutil.Process(pid).cpu_times() for pid in pids]
+    return float(sum(each.user + each.system for each in times))
 
 
 async def raw_nats(url: str, count: int = 5000) -> dict[str, float]:
@@ -36,15 +44,25 @@ async def raw_nats(url: str, count: int = 5000) -> dict[str, float]:
     return {"raw publish, one in flight (msg/s)": published, "raw consume (msg/s)": consumed}
 
 
-async def bare_astream(name: str, count: int) -> float:
-    """Chunks a second of `graph.astream` in all modes, in this process, without a checkpointer."""
+class Bare(NamedTuple):
+    """What `graph.astream` does alone."""
+
+    chunks_per_s: float
+    cpu_us: float
+    """For each chunk."""
+
+
+async def bare_astream(name: str, count: int) -> Bare:
+    """`graph.astream` in all modes, in this process, without a checkpointer."""
     graph: Any = getattr(bench_graphs, name)
-    begun = time.perf_counter()
+    begun, begun_cpu = time.perf_counter(), time.process_time()
     async for _ in graph.astream({"count": count}, stream_mode=MODES, subgraphs=True, version="v1"):
         pass
-    return count / (time.perf_counter() - begun)
+    cpu_s, seconds = time.process_time() - begun_cpu, time.perf_counter() - begun
+    return Bare(count / seconds, 1e6 * cpu_s / count)
 
 
-def best(work: Callable[[], Coroutine[Any, Any, float]], times: int = 3) -> float:
-    """The best of some tries: noise only ever slows."""
-    return max(asyncio.run(work()) for _ in range(times))
+def bare(name: str, count: int, times: int = 5) -> Bare:
+    """The best rate of some tries, since noise only ever slows, and the median of the CPU time."""
+    tries = [asyncio.run(bare_astream(name, count)) for _ in range(times)]
+    return Bare(max(each.chunks_per_s for each in tries), statistics.median(each.cpu_us for each in tries))

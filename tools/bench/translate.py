@@ -1,13 +1,14 @@
 """What translating costs on top of `astream`, in one process without I/O: `python -m bench.translate`."""
 
 import asyncio
+import statistics
 import time
 from typing import Any
 
 from bench.graphs import bench_graphs
 from slipstream_runner.translate import MODES, LlmRuns, Translator, assemble
 
-COUNT = 5000
+COUNT, TRIALS = 1000, 15
 
 
 async def once(name: str, *, translated: bool) -> float:
@@ -31,11 +32,17 @@ async def once(name: str, *, translated: bool) -> float:
 
 
 def main() -> None:
-    """Print both, for tokens and for custom events."""
+    """Print the medians of both, taken in turns, for tokens and for custom events."""
     for name in ("tokens", "customs"):
-        bare = min(asyncio.run(once(name, translated=False)) for _ in range(3))
-        both = min(asyncio.run(once(name, translated=True)) for _ in range(3))
-        print(f"{name}: astream {bare:.1f} us, with both protocols {both:.1f} us a chunk (share {bare / both:.2f})")
+        bare: list[float] = []
+        both: list[float] = []
+        for _ in range(TRIALS):
+            bare.append(asyncio.run(once(name, translated=False)))
+            both.append(asyncio.run(once(name, translated=True)))
+        alone, all_in = statistics.median(bare), statistics.median(both)
+        print(
+            f"{name}: astream {alone:.1f} us, with both protocols {all_in:.1f} us a chunk (share {alone / all_in:.2f})"
+        )
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ replica lags.
 import asyncio
 from bisect import bisect_right
 from collections.abc import Iterable
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from slipstream_nats.inbox import Inbox, Message
 from slipstream_nats.pull import ContinuousPull
@@ -34,6 +34,8 @@ class TailRecord(Record):
 
     first_line: int = 0
     split: list[bytes] | None = None
+    rendered: dict[Any, list[bytes]] | None = None
+    """What a renderer has made of all lines, by what was asked for: most readers of a thread ask for the same."""
 
     @property
     def lines(self) -> list[bytes]:

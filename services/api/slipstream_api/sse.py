@@ -2,6 +2,9 @@
 
 uvicorn never tells a sender that its peer is dead: `receive` is the only signal. Its `send` waits when a client does
 not read, so a slow client slows its own stream alone; one that reads nothing for long is dropped.
+
+A stream is two tasks. One forwards pieces and does nothing else, since a thread's event costs that for each of its
+streams. The other attends: it wakes at each beat, sends a keepalive, and ends a forwarding that is stuck.
 """
 
 import asyncio
@@ -48,8 +51,12 @@ class Heart:
         """Beat for ever."""
         while True:
             await asyncio.sleep(SSE_HEARTBEAT_S)
-            self.beats += 1
-            self._wake()
+            self.beat()
+
+    def beat(self) -> None:
+        """Wake every stream: `SSE_HEARTBEAT_S` have passed."""
+        self.beats += 1
+        self._wake()
 
     def _wake(self) -> None:
         for wake in self._streams:
@@ -59,8 +66,8 @@ class Heart:
 class Stream:
     """Answers with what `pieces` yields, until it ends, the client goes, or the process stops.
 
-    `keepalive` is sent when nothing else was since the last beat. `on_gone` is called when the client left before the
-    end.
+    `keepalive` is sent at every beat, whatever else was: the JavaScript SDK takes a slower cadence than it has seen for
+    a dead connection. `on_gone` is called when the client left before the end.
     """
 
     def __init__(
@@ -77,6 +84,7 @@ class Stream:
         self._opening = opening
         self._headers = [(name.encode(), value.encode()) for name, value in headers.items()]
         self._wake = asyncio.Event()
+        self._sending_since_beat: int | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the response."""
@@ -87,7 +95,7 @@ class Stream:
         try:
             await send({"type": "http.response.start", "status": 200, "headers": self._headers})
             await _send(send, self._opening)
-            is_gone = await self._pump(send, gone)
+            is_gone = await self._attend(send, gone)
         except TimeoutError:
             is_gone = True
             log.warning("dropped a client of %s that read nothing for %.0f s", scope.get("path"), SSE_SEND_DEADLINE_S)
@@ -102,32 +110,40 @@ class Stream:
         if not is_gone:
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def _pump(self, send: Send, gone: "asyncio.Task[None]") -> bool:
-        """Send pieces and keepalives; whether the client has gone. Raises: TimeoutError, SlipstreamError."""
-        reading: asyncio.Task[bytes | None] | None = None
+    async def _attend(self, send: Send, gone: "asyncio.Task[None]") -> bool:
+        """Until the pieces or the client end; whether the client has gone. Raises: TimeoutError, SlipstreamError."""
+        forwarding = asyncio.create_task(self._forward(send))
+        forwarding.add_done_callback(self._notice)
         beats = self._heart.beats
         try:
             while True:
-                if reading is None:
-                    reading = asyncio.create_task(_next(self._pieces))
-                    reading.add_done_callback(self._notice)
                 await self._wake.wait()
                 self._wake.clear()
                 if gone.done():
                     return True
-                if reading.done():
-                    piece, reading = reading.result(), None
-                    if piece is None:
-                        return False
-                    await _send(send, piece)
-                    beats = self._heart.beats
-                elif self._heart.is_closing:
+                if forwarding.done():
+                    forwarding.result()
                     return False
-                elif beats != self._heart.beats:
+                if self._heart.is_closing:
+                    return False
+                if beats != self._heart.beats:
                     beats = self._heart.beats
-                    await _send(send, self._keepalive)
+                    await self._beat(send)
         finally:
-            await _end(reading)
+            await _end(forwarding)
+
+    async def _forward(self, send: Send) -> None:
+        async for piece in self._pieces:
+            self._sending_since_beat = self._heart.beats
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+            self._sending_since_beat = None
+
+    async def _beat(self, send: Send) -> None:
+        if self._sending_since_beat is not None:
+            if (self._heart.beats - self._sending_since_beat) * SSE_HEARTBEAT_S > SSE_SEND_DEADLINE_S:
+                raise TimeoutError
+        else:
+            await _send(send, self._keepalive)
 
     def _notice(self, _: object) -> None:
         self._wake.set()
@@ -143,11 +159,6 @@ class Empty:
         """Send the response."""
         await send({"type": "http.response.start", "status": self._status, "headers": [(b"content-length", b"0")]})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-
-async def _next(pieces: AsyncGenerator[bytes]) -> bytes | None:
-    """The next piece, None at the end: a task cannot raise StopAsyncIteration."""
-    return await anext(pieces, None)
 
 
 async def _gone(receive: Receive) -> None:

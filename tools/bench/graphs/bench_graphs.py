@@ -14,15 +14,18 @@ CHUNK = "x" * 199 + " "
 
 
 class State(TypedDict, total=False):
-    """How many chunks."""
+    """How many chunks, how long to wait before the first of them, and how long after each."""
 
     count: int
+    wait_s: float
+    pause_s: float
 
 
 class Tokens(BaseChatModel):
-    """Streams `count` chunks of 200 bytes as fast as they are taken."""
+    """Streams `count` chunks of 200 bytes, as fast as they are taken or with a pause behind each."""
 
     count: int
+    pause_s: float = 0.0
 
     @property
     def _llm_type(self) -> str:
@@ -39,13 +42,14 @@ class Tokens(BaseChatModel):
             if run_manager is not None:
                 await run_manager.on_llm_new_token(CHUNK, chunk=piece)
             yield piece
-            if number % 20 == 19:
-                await asyncio.sleep(0)
+            if self.pause_s or number % 20 == 19:
+                await asyncio.sleep(self.pause_s)
 
 
 async def say(state: State) -> dict[str, Any]:
     """Stream a model."""
-    await Tokens(count=state.get("count", 20)).ainvoke("go")
+    await asyncio.sleep(state.get("wait_s", 0.0))
+    await Tokens(count=state.get("count", 20), pause_s=state.get("pause_s", 0.0)).ainvoke("go")
     return {}
 
 

@@ -1,5 +1,7 @@
 """Protocol v2: lines filtered by their prefix, with `seq` put in. No payload is decoded."""
 
+from typing import Final
+
 import msgspec
 
 from slipstream_api.following import CaughtUp, Missing, Note, RunEnded
@@ -7,6 +9,9 @@ from slipstream_nats.tail import TailRecord
 from slipstream_schemas import lines
 from slipstream_schemas.channels import ChannelFilter
 from slipstream_schemas.seq import pack
+
+RENDERINGS_MAX: Final = 2
+"""What a record keeps for its next readers, each as large as the record; every SDK opens two streams."""
 
 
 def frame(seq: int, line: bytes) -> bytes:
@@ -17,6 +22,19 @@ def frame(seq: int, line: bytes) -> bytes:
 
 def frames(record: TailRecord, chosen: ChannelFilter) -> list[bytes]:
     """The frames of a record that a stream carries."""
+    if record.first_line:
+        return _render(record, chosen)
+    if record.rendered is None:
+        record.rendered = {}
+    known = record.rendered.get(chosen.key)
+    if known is None:
+        known = _render(record, chosen)
+        if len(record.rendered) < RENDERINGS_MAX:
+            record.rendered[chosen.key] = known
+    return known
+
+
+def _render(record: TailRecord, chosen: ChannelFilter) -> list[bytes]:
     first, base = record.first_line, pack(record.stream_seq, 0)
     return [
         frame(base + number, line)

@@ -77,11 +77,12 @@ async def _pieces(
                     while len(frames) >= SSE_SLICE_EVENTS_MAX:
                         yield b"".join(frames[:SSE_SLICE_EVENTS_MAX])
                         del frames[:SSE_SLICE_EVENTS_MAX]
-                        # uvicorn's send does not yield when its buffer has room.
+                        # uvicorn's send does not yield when its buffer has room; the next batch of a tail does.
                         await asyncio.sleep(SSE_SLICE_EVENTS_MAX / pace if pace else 0)
                 if frames:
                     yield b"".join(frames)
-                    await asyncio.sleep(len(frames) / pace if pace else 0)
+                    if pace:
+                        await asyncio.sleep(len(frames) / pace)
 
 
 @post("/threads/{thread_id:str}/commands", status_code=200)

@@ -39,7 +39,15 @@ class _Open:
         self.additional_kwargs: dict[str, Any] = {}
         self.seq = -1
         self.text: tuple[bytes, bytes] | None = None
+        self.pieces: list[str] = []
         self.tail = b',"message_id":%b,"run_id":%b}' % (dumps(message_id), dumps(llm_run))
+        self.end = b'},"event_id":' if node is None else b',"node":%b},"event_id":' % dumps(node)
+
+    def gather_text(self) -> None:
+        """Put the pieces of the one text block together: adding each to the text would copy the text each time."""
+        if self.pieces:
+            self.blocks[TEXT_KEY][1]["text"] += "".join(self.pieces)
+            self.pieces.clear()
 
     def data(self, event: dict[str, Any]) -> bytes:
         """The event's data, with what tells interleaved messages apart."""
@@ -100,10 +108,10 @@ class Messages:
     ) -> list[Draft]:  # fmt: skip
         key = (namespace, llm_run or chunk.id or "")
         found = self._open.get(key)
-        if found is not None and found.text is not None and _is_plain_text(chunk, found.message_id):
+        if found is not None and found.text is not None and (text := _plain_text(chunk, found.message_id)):
             before, behind = found.text
-            middle = b'%b%b%b,"timestamp":%d' % (before, dumps(chunk.content), behind, now_ms)
-            return [_grow_text(found, chunk, middle)]
+            found.pieces.append(text)
+            return [(b'%b%b%b,"timestamp":%d%b' % (before, dumps(text), behind, now_ms, found.end), TEXT_X)]
         out: list[Draft] = []
         if found is None:
             node = metadata.get("langgraph_node")
@@ -143,6 +151,7 @@ class Messages:
         return out
 
     def _chunk_events(self, found: _Open, chunk: AIMessageChunk) -> list[dict[str, Any]]:
+        found.gather_text()
         found.response_metadata.update(chunk.response_metadata)
         if chunk.additional_kwargs:
             found.additional_kwargs = merge_dicts(found.additional_kwargs, chunk.additional_kwargs)
@@ -208,25 +217,21 @@ class Messages:
         return out
 
 
-def _is_plain_text(chunk: AIMessageChunk, message_id: str) -> bool:
-    return (
-        type(chunk.content) is str
-        and chunk.content != ""
-        and chunk.id == message_id
-        and chunk.chunk_position is None
-        and not chunk.tool_call_chunks
-        and not chunk.additional_kwargs
-        and not chunk.response_metadata
-        and chunk.usage_metadata is None
-        and chunk.name is None
-    )
-
-
-def _grow_text(found: _Open, chunk: AIMessageChunk, middle: bytes) -> Draft:
-    _, state = found.blocks[TEXT_KEY]
-    state["text"] += chunk.content
-    node = b"" if found.node is None else b',"node":%b' % dumps(found.node)
-    return b'%b%b},"event_id":' % (middle, node), TEXT_X
+def _plain_text(chunk: AIMessageChunk, message_id: str) -> str | None:
+    """The text of a chunk that carries nothing else."""
+    content = chunk.content
+    if (
+        type(content) is not str
+        or chunk.id != message_id
+        or chunk.chunk_position is not None
+        or chunk.tool_call_chunks
+        or chunk.additional_kwargs
+        or chunk.response_metadata
+        or chunk.usage_metadata is not None
+        or chunk.name is not None
+    ):
+        return None
+    return content
 
 
 def _finish_events(found: _Open) -> list[dict[str, Any]]:

@@ -87,7 +87,7 @@ class Translator:
 
     def _feed_message(self, namespace: Namespace, payload: Any, now_ms: int) -> None:
         message, metadata = payload
-        run_id = self._llm_runs.take(message)
+        run_id = self._llm_runs.run_of(metadata)
         self.message_lines = self._messages.feed(namespace, message, metadata, run_id, now_ms)
         for line in self.message_lines:
             if b'"event":"message-start"' in line[0]:
