@@ -68,6 +68,11 @@ def graph_rpc(region: str, graph_id: str) -> str:
     return f"rpc.{region}.graph.{token}"
 
 
+def store_rpc(region: str) -> str:
+    """Questions about the store, which any runner can answer."""
+    return f"rpc.{region}.store"
+
+
 def position_subject(region: str) -> str:
     """Where the projector says how far it has come (core NATS)."""
     return f"position.{region}"

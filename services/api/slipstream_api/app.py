@@ -16,6 +16,7 @@ from slipstream_api.routes import (
     events,
     runs,
     states,
+    store,
     system,
     thread_search,
     threads,
@@ -37,6 +38,7 @@ ROUTES = [
     *threads.ROUTES,
     *states.ROUTES,
     *runs.ROUTES,
+    *store.ROUTES,
     *events.ROUTES,
 ]
 NO_OPENAPI: OpenAPIConfig | None = None

@@ -133,6 +133,20 @@ def _state_paths(thread: str) -> dict[str, Any]:
     }
 
 
+def _store_paths() -> dict[str, Any]:
+    done = {"description": "Success"}
+    place: tuple[Parameter, ...] = (("namespace", "query", "string"), ("key", "query", "string"))
+    return {
+        "/store/items": {
+            "put": _operation("Store", "Put Item", body=True, success=done, codes=(), status="204"),
+            "get": _operation("Store", "Get Item", (*place, ("refresh_ttl", "query", "boolean")), codes=("413",)),
+            "delete": _operation("Store", "Delete Item", body=True, success=done, codes=(), status="204"),
+        },
+        "/store/items/search": {"post": _operation("Store", "Search Items", body=True, codes=())},
+        "/store/namespaces": {"post": _operation("Store", "List Namespaces", body=True, codes=())},
+    }
+
+
 def _paths() -> dict[str, Any]:
     thread, run = "/threads/{thread_id}", "/threads/{thread_id}/runs/{run_id}"
     stream_codes = ("404", "409")
@@ -180,6 +194,7 @@ def _paths() -> dict[str, Any]:
         },
         "/runs/wait": {"post": _operation("Stateless Runs", "Create And Wait Stateless Run", body=True)},
         **_assistants(),
+        **_store_paths(),
         **{
             path: {"get": _operation("Health", summary, codes=())}
             for path, summary in (
@@ -265,7 +280,7 @@ DOCUMENT: dict[str, Any] = {
     },
     "tags": [
         {"name": name}
-        for name in ("Assistants", "Threads", "Thread Runs", "Stateless Runs", "Event Streaming", "Health")
+        for name in ("Assistants", "Threads", "Thread Runs", "Stateless Runs", "Store", "Event Streaming", "Health")
     ],
     "paths": _paths(),
     "components": {"schemas": SCHEMAS},
