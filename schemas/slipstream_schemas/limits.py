@@ -99,6 +99,16 @@ GRAPH_XRAY_MAX: Final = 100
 GRAPH_ANSWERS_BYTES_MAX: Final = 16 * 1024 * 1024
 """Drawings and schemas of graphs that an API process remembers."""
 
+# Crons
+CRONS_MAX: Final = 10_000
+"""Of one tenant."""
+CRON_SCHEDULE_CHARS_MAX: Final = 256
+CRON_SWEEP_S: Final = 5.0
+CRON_LATE_S: Final = 5.0
+"""A tick that has not fired by then is submitted by the sweep: the broker may have been away."""
+CRON_SWEEP_ROWS: Final = 100
+CRON_FIRINGS_AT_ONCE: Final = 16
+
 # Store
 STORE_VALUE_BYTES_MAX: Final = 1024 * 1024
 """Of an item's value as JSON. A search answers with up to `SEARCH_LIMIT_MAX` items, all in a runner's memory."""

@@ -13,6 +13,7 @@ from slipstream_api.context import Context
 from slipstream_api.routes import (
     assistant_graphs,
     assistants,
+    crons,
     events,
     runs,
     states,
@@ -21,6 +22,7 @@ from slipstream_api.routes import (
     thread_search,
     threads,
 )
+from slipstream_api.scheduler import scheduling
 from slipstream_nats.connection import connect
 from slipstream_nats.publisher import open_publisher
 from slipstream_nats.tail import Tails
@@ -38,6 +40,7 @@ ROUTES = [
     *threads.ROUTES,
     *states.ROUTES,
     *runs.ROUTES,
+    *crons.ROUTES,
     *store.ROUTES,
     *events.ROUTES,
 ]
@@ -58,7 +61,8 @@ async def opened(settings: ServiceSettings) -> AsyncIterator[Context]:
         context = Context(settings, connection, publisher, tails, database)
         await context.follow_position()
         context.position = await positions.get(database, "control")
-        yield context
+        async with scheduling(context):
+            yield context
     await database.close()
     await connection.close()
 
