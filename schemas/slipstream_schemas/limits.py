@@ -104,6 +104,47 @@ GRAPH_XRAY_MAX: Final = 100
 GRAPH_ANSWERS_BYTES_MAX: Final = 16 * 1024 * 1024
 """Drawings and schemas of graphs that an API process remembers."""
 
+# Crons
+CRONS_MAX: Final = 10_000
+"""Of one tenant."""
+CRON_SCHEDULE_CHARS_MAX: Final = 256
+CRON_SWEEP_S: Final = 5.0
+CRON_LATE_S: Final = 5.0
+"""A tick that has not fired by then is submitted by the sweep: the broker may have been away."""
+CRON_SWEEP_ROWS: Final = 100
+CRON_FIRINGS_AT_ONCE: Final = 16
+
+# Store
+STORE_VALUE_BYTES_MAX: Final = 1024 * 1024
+"""Of an item's value as JSON. A search answers with up to `SEARCH_LIMIT_MAX` items, all in a runner's memory."""
+STORE_LABELS_MAX: Final = 32
+STORE_LABEL_BYTES_MAX: Final = 256
+STORE_NAMESPACE_BYTES_MAX: Final = 1024
+STORE_KEY_BYTES_MAX: Final = 1024
+STORE_FIELD_BYTES_MAX: Final = 256
+STORE_FIELDS_MAX: Final = 64
+STORE_FILTER_KEYS_MAX: Final = 64
+STORE_NAMESPACES_LIMIT_MAX: Final = 1000
+STORE_TTL_MINUTES_MIN: Final = 1
+"""LangGraph keeps the TTL as whole minutes: less than one would expire when it is first refreshed."""
+STORE_TTL_MINUTES_MAX: Final = 52_560_000
+STORE_REQUEST_DEADLINE_S: Final = 20.0
+"""How long the API waits for a runner: an item may have to be embedded first."""
+STORE_DIMENSIONS_MAX: Final = 16_000
+"""Of a pgvector column."""
+STORE_EMBED_DEADLINE_S: Final = 60.0
+STORE_POOL_SIZE: Final = 4
+"""Connections with which a runner answers the API; runs use the pool of the checkpoints."""
+STORE_WAITING_MAX: Final = 256
+STORE_SWEEP_MINUTES: Final = 5.0
+STORE_SWEEP_ROWS: Final = 1000
+INDEX_ENTRY_BYTES_MAX: Final = 2704
+"""The largest entry of a Postgres B-tree."""
+
+assert STORE_NAMESPACE_BYTES_MAX + STORE_KEY_BYTES_MAX + STORE_FIELD_BYTES_MAX + TOKEN_CHARS_MAX + 128 < (
+    INDEX_ENTRY_BYTES_MAX
+), "tenant, namespace, key and field are one entry"
+assert STORE_VALUE_BYTES_MAX < BODY_BYTES_MAX
 assert RECORD_LINES_MAX <= 256, "seq holds the line in eight bits"
 assert RECORD_BYTES_MAX < MESSAGE_BYTES_MAX
 assert BODY_BYTES_MAX < MESSAGE_BYTES_MAX, "a command must fit into one record"

@@ -68,6 +68,21 @@ def graph_rpc(region: str, graph_id: str) -> str:
     return f"rpc.{region}.graph.{token}"
 
 
+def cron_schedule(scope: Scope, cron_id: str) -> str:
+    """The broker's schedule of a cron's next tick."""
+    return f"crons.{scope.region}.{scope.tenant}.{cron_id}.at"
+
+
+def cron_due(scope: Scope, cron_id: str) -> str:
+    """Where a cron's tick fires."""
+    return f"crons.{scope.region}.{scope.tenant}.{cron_id}.due"
+
+
+def store_rpc(region: str) -> str:
+    """Questions about the store, which any runner can answer."""
+    return f"rpc.{region}.store"
+
+
 def position_subject(region: str) -> str:
     """Where the projector says how far it has come (core NATS)."""
     return f"position.{region}"

@@ -81,3 +81,10 @@ async def purge(connection: Connection, stream: str, subject: str, through_seq: 
     answer = await connection.api(f"STREAM.PURGE.{stream}", {"filter": subject, "seq": through_seq + 1})
     if "error" in answer:
         raise Unavailable(f"JetStream cannot purge {subject}: {answer['error'].get('description')}")
+
+
+async def purge_all(connection: Connection, stream: str, subject: str) -> None:
+    """Delete all messages of a subject. Raises: Unavailable."""
+    answer = await connection.api(f"STREAM.PURGE.{stream}", {"filter": subject})
+    if "error" in answer:
+        raise Unavailable(f"JetStream cannot purge {subject}: {answer['error'].get('description')}")

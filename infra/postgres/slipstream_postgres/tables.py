@@ -2,6 +2,7 @@
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     DateTime,
     ForeignKey,
@@ -97,6 +98,36 @@ graphs = Table(
     Column("graph_id", String, primary_key=True),
     Column("version", String, nullable=False),
 )
+
+crons = Table(
+    "crons",
+    metadata,
+    Column("tenant", String, primary_key=True),
+    Column("cron_id", String, primary_key=True),
+    Column("assistant_id", String, nullable=False),
+    Column("thread_id", String),
+    Column("on_run_completed", String),
+    Column("end_time", DateTime(timezone=True)),
+    Column("schedule", String, nullable=False),
+    Column("timezone", String),
+    Column("created_at", DateTime(timezone=True), nullable=False),
+    Column("updated_at", DateTime(timezone=True), nullable=False),
+    Column("payload", JSONB, nullable=False),
+    Column("user_id", String),
+    Column("next_run_date", DateTime(timezone=True)),
+    Column("metadata", JSONB, nullable=False),
+    Column("enabled", Boolean, nullable=False),
+    Index("crons_by_next_run", "next_run_date", postgresql_where=Column("next_run_date").isnot(None)),
+)
+
+cron_threads = Table(
+    "cron_threads",
+    metadata,
+    Column("tenant", String, primary_key=True),
+    Column("thread_id", String, primary_key=True),
+    Column("run_id", String, nullable=False),
+)
+"""Threads of their own that ticks ran on, to be deleted when the run is over."""
 
 positions = Table(
     "positions",

@@ -13,14 +13,17 @@ from slipstream_api.context import Context
 from slipstream_api.routes import (
     assistant_graphs,
     assistants,
+    crons,
     events,
     runs,
     stateless,
     states,
+    store,
     system,
     thread_search,
     threads,
 )
+from slipstream_api.scheduler import scheduling
 from slipstream_nats.connection import connect
 from slipstream_nats.publisher import open_publisher
 from slipstream_nats.tail import Tails
@@ -39,6 +42,8 @@ ROUTES = [
     *states.ROUTES,
     *runs.ROUTES,
     *stateless.ROUTES,
+    *crons.ROUTES,
+    *store.ROUTES,
     *events.ROUTES,
 ]
 NO_OPENAPI: OpenAPIConfig | None = None
@@ -58,7 +63,8 @@ async def opened(settings: ServiceSettings) -> AsyncIterator[Context]:
         context = Context(settings, connection, publisher, tails, database)
         await context.follow_position()
         context.position = await positions.get(database, "control")
-        yield context
+        async with scheduling(context):
+            yield context
     await database.close()
     await connection.close()
 

@@ -10,6 +10,7 @@ from slipstream_nats import rpc
 from slipstream_nats.connection import Connection
 from slipstream_nats.controllog import ControlLog
 from slipstream_nats.publisher import Publisher
+from slipstream_nats.schedules import Schedules
 from slipstream_nats.tail import Tails
 from slipstream_nats.threadlog import ThreadLog
 from slipstream_nats.workqueue import WorkQueue
@@ -31,6 +32,7 @@ class Context:
         self.control = ControlLog(connection, publisher, settings.region)
         self.threads = ThreadLog(connection, publisher, settings.region)
         self.work = WorkQueue(publisher, settings.region)
+        self.schedules = Schedules(connection, publisher, settings.region)
         self.scope = Scope(settings.region)
         self.fresh = FreshThreads()
         self.drawings = Drawings()

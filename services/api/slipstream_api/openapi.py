@@ -133,6 +133,37 @@ def _state_paths(thread: str) -> dict[str, Any]:
     }
 
 
+def _cron_paths() -> dict[str, Any]:
+    cron: tuple[Parameter, ...] = (("cron_id", "path", "string"),)
+    return {
+        "/runs/crons": {"post": _operation("Crons", "Create Cron", body=True, codes=("404", "409"))},
+        "/threads/{thread_id}/runs/crons": {
+            "post": _operation("Crons", "Create Thread Cron", (THREAD,), body=True, codes=("404", "409"))
+        },
+        "/runs/crons/search": {"post": _operation("Crons", "Search Crons", body=True, codes=())},
+        "/runs/crons/count": {"post": _operation("Crons", "Count Crons", body=True, codes=())},
+        "/runs/crons/{cron_id}": {
+            "get": _operation("Crons", "Get Cron", cron),
+            "patch": _operation("Crons", "Update Cron", cron, body=True),
+            "delete": _operation("Crons", "Delete Cron", cron, success={"description": "Gone"}, status="204"),
+        },
+    }
+
+
+def _store_paths() -> dict[str, Any]:
+    done = {"description": "Success"}
+    place: tuple[Parameter, ...] = (("namespace", "query", "string"), ("key", "query", "string"))
+    return {
+        "/store/items": {
+            "put": _operation("Store", "Put Item", body=True, success=done, codes=(), status="204"),
+            "get": _operation("Store", "Get Item", (*place, ("refresh_ttl", "query", "boolean")), codes=("413",)),
+            "delete": _operation("Store", "Delete Item", body=True, success=done, codes=(), status="204"),
+        },
+        "/store/items/search": {"post": _operation("Store", "Search Items", body=True, codes=())},
+        "/store/namespaces": {"post": _operation("Store", "List Namespaces", body=True, codes=())},
+    }
+
+
 def _paths() -> dict[str, Any]:
     thread, run = "/threads/{thread_id}", "/threads/{thread_id}/runs/{run_id}"
     stream_codes = ("404", "409")
@@ -202,6 +233,8 @@ def _paths() -> dict[str, Any]:
             )
         },
         **_assistants(),
+        **_cron_paths(),
+        **_store_paths(),
         **{
             path: {"get": _operation("Health", summary, codes=())}
             for path, summary in (
@@ -287,7 +320,16 @@ DOCUMENT: dict[str, Any] = {
     },
     "tags": [
         {"name": name}
-        for name in ("Assistants", "Threads", "Thread Runs", "Stateless Runs", "Event Streaming", "Health")
+        for name in (
+            "Assistants",
+            "Threads",
+            "Thread Runs",
+            "Stateless Runs",
+            "Crons",
+            "Store",
+            "Event Streaming",
+            "Health",
+        )
     ],
     "paths": _paths(),
     "components": {"schemas": SCHEMAS},

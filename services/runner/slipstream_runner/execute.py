@@ -86,7 +86,10 @@ async def _drive(
     run = attempt.run
     config = run_config(attempt, [llm_runs])
     saver = FencedSaver(runtime.checkpoints, attempt.scope, attempt.thread_id, attempt.fence)
-    async with runtime.graphs.use(run.graph_id, config, saver) as graph:
+    async with (
+        runtime.stores.for_graph(attempt.scope.tenant) as store,
+        runtime.graphs.use(run.graph_id, config, saver, store) as graph,
+    ):
         options: dict[str, Any] = {"durability": run.durability}
         context = run_context(graph.context_schema, run.context)
         if context is not None:

@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 from langgraph.graph import StateGraph
 from langgraph.pregel import Pregel
+from langgraph.store.base import BaseStore
 from langgraph.store.memory import InMemoryStore
 from langgraph_sdk import runtime as sdk_runtime
 
@@ -33,6 +34,7 @@ class GraphConfig(msgspec.Struct):
     dependencies: list[str] = []
     env: str | dict[str, str] | None = None
     encryption: Any = None
+    store: Any = None
 
 
 class LoadedGraph(msgspec.Struct):
@@ -81,7 +83,8 @@ def prepare_environment(config: GraphConfig, root: Path) -> None:
         os.environ.setdefault(name, value)
 
 
-def _module(reference: str, root: Path) -> ModuleType:
+def load_module(reference: str, root: Path) -> ModuleType:
+    """Import a module of the user's, by its file or its name. Raises: BadConfig, and what importing it raises."""
     if "/" not in reference and not reference.endswith(".py"):
         return importlib.import_module(reference)
     path = (root / reference).resolve()
@@ -107,7 +110,7 @@ def load_graph(graph_id: str, reference: str | dict[str, Any], root: Path) -> Lo
     if not colon:
         raise BadConfig(f"graph {graph_id!r}: {target!r} must look like ./file.py:variable or module:variable")
     try:
-        source = getattr(_module(module_name, root), variable)
+        source = getattr(load_module(module_name, root), variable)
     except AttributeError as error:
         raise BadConfig(f"graph {graph_id!r}: {module_name} has no {variable!r}") from error
     except BadConfig as error:
@@ -151,25 +154,29 @@ class Graphs:
         return graph_id in self._graphs
 
     @contextlib.asynccontextmanager
-    async def use(self, graph_id: str, config: dict[str, Any], checkpointer: Any) -> "AsyncIterator[Pregel[Any, Any]]":
-        """A graph bound to a checkpointer, for one run or question. Raises: NotFound."""
+    async def use(
+        self, graph_id: str, config: dict[str, Any], checkpointer: Any, store: BaseStore | None = None
+    ) -> "AsyncIterator[Pregel[Any, Any]]":
+        """A graph bound to a checkpointer and a store, for one run or question. Raises: NotFound."""
         loaded = self._graphs.get(graph_id)
         if loaded is None:
             raise NotFound(f"this runner has no graph {graph_id!r}")
         async with contextlib.AsyncExitStack() as stack:
             graph = loaded.source
             if not isinstance(graph, Pregel):
-                graph = await _make(loaded.source, config, stack)
+                graph = await _make(loaded.source, config, store, stack)
             if isinstance(graph, StateGraph):
                 graph = graph.compile()
             if not isinstance(graph, Pregel):
                 raise BadConfig(f"graph {graph_id!r}: its factory made a {type(graph).__name__}, not a graph")
-            yield graph.copy(update={"checkpointer": checkpointer, "name": graph_id})
+            yield graph.copy(update={"checkpointer": checkpointer, "store": store, "name": graph_id})
 
 
-async def _make(factory: Callable[..., Any], config: dict[str, Any], stack: contextlib.AsyncExitStack) -> Any:
+async def _make(
+    factory: Callable[..., Any], config: dict[str, Any], store: BaseStore | None, stack: contextlib.AsyncExitStack
+) -> Any:
     """Call a factory of 0, 1 or 2 parameters; it may be async or a context manager."""
-    made = factory(**_arguments(factory, config))
+    made = factory(**_arguments(factory, config, store))
     if inspect.isawaitable(made):
         made = await made
     if isinstance(made, contextlib.AbstractAsyncContextManager):
@@ -179,7 +186,7 @@ async def _make(factory: Callable[..., Any], config: dict[str, Any], stack: cont
     return made
 
 
-def _arguments(factory: Callable[..., Any], config: dict[str, Any]) -> dict[str, Any]:
+def _arguments(factory: Callable[..., Any], config: dict[str, Any], store: BaseStore | None) -> dict[str, Any]:
     parameters = [
         p for p in inspect.signature(factory).parameters.values()
         if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and p.default is p.empty
@@ -191,11 +198,11 @@ def _arguments(factory: Callable[..., Any], config: dict[str, Any]) -> dict[str,
     out: dict[str, Any] = {}
     for parameter in parameters:
         is_runtime = "runtime" in parameter.name.lower() or "Runtime" in str(parameter.annotation)
-        out[parameter.name] = _runtime() if is_runtime else config
+        out[parameter.name] = _runtime(store) if is_runtime else config
     return out
 
 
-def _runtime() -> Any:
+def _runtime(store: BaseStore | None) -> Any:
     """What a factory may ask about why it is called. Source: langgraph_sdk.runtime."""
     made = sdk_runtime._ExecutionRuntime  # pyright: ignore[reportPrivateUsage]  the public name is a union of types
-    return made(access_context="threads.create_run", user=None, store=InMemoryStore())
+    return made(access_context="threads.create_run", user=None, store=store or InMemoryStore())

@@ -24,6 +24,9 @@ from slipstream_runner import checkpoints, questions
 from slipstream_runner.graphs import Graphs
 from slipstream_runner.pulse import Pulse
 from slipstream_runner.runtime import Runtime
+from slipstream_runner.store import open_stores
+from slipstream_runner.store import serve as serve_store
+from slipstream_runner.store_settings import StoreSettings, load_store_settings
 from slipstream_runner.sweeping import sweep
 from slipstream_runner.watch import watch
 from slipstream_runner.worker import Worker
@@ -37,7 +40,7 @@ log = logging.getLogger("slipstream.runner")
 TICK_S = 0.5
 
 
-async def open_runtime(settings: ServiceSettings, graphs: Graphs) -> Runtime:
+async def open_runtime(settings: ServiceSettings, graphs: Graphs, store: StoreSettings) -> Runtime:
     """Connect to everything. Raises: Unavailable."""
     holder = f"{socket.gethostname().split('.')[0]}-{uuid.uuid4().hex[:12]}"
     connection = await connect(settings.nats_url, holder)
@@ -45,15 +48,16 @@ async def open_runtime(settings: ServiceSettings, graphs: Graphs) -> Runtime:
     database = await open_database(settings.database_url)
     pool = await checkpoints.open_pool(settings.database_url, settings.runner_slots)
     await checkpoints.set_up(pool)
+    stores = await open_stores(settings.database_url, pool, store)
     region = settings.region
     return Runtime(
         settings, holder, connection, publisher, ControlLog(connection, publisher, region),
         ThreadLog(connection, publisher, region), WorkQueue(publisher, region), database, pool, graphs,
-        Crashpoint(settings.crashpoint),
+        Crashpoint(settings.crashpoint), stores,
     )  # fmt: skip
 
 
-async def run(settings: ServiceSettings, graphs: Graphs) -> None:
+async def run(settings: ServiceSettings, graphs: Graphs, store: StoreSettings) -> None:
     """Serve until SIGTERM, then drain."""
     loop = asyncio.get_running_loop()
     # Sync nodes run on the default executor, which has six threads on two cores.
@@ -61,16 +65,18 @@ async def run(settings: ServiceSettings, graphs: Graphs) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    runtime = await open_runtime(settings, graphs)
+    runtime = await open_runtime(settings, graphs, store)
     pulse = Pulse(settings, runtime.holder)
     pulse.start()
     worker = Worker(runtime, pulse)
     await assistants.register_graphs(runtime.database, graphs.ids, graphs.descriptions, graphs.version)
     await questions.serve(runtime)
+    await serve_store(runtime.connection, settings.region, runtime.stores)
     watching = asyncio.Event()
     background = [
         asyncio.create_task(watch(runtime.connection, settings.region, worker.held, worker.flushers, watching)),
         asyncio.create_task(sweep(runtime, worker.held)),
+        asyncio.create_task(runtime.stores.sweep()),
         asyncio.create_task(_tick(pulse)),
     ]
     async with asyncio.timeout(CONNECT_DEADLINE_S):
@@ -88,6 +94,7 @@ async def run(settings: ServiceSettings, graphs: Graphs) -> None:
     with contextlib.suppress(SlipstreamError):
         await runtime.connection.flush()
     await runtime.connection.close()
+    await runtime.stores.close()
     await runtime.checkpoints.close()
     await runtime.database.close()
     if failed is not None:
@@ -109,9 +116,10 @@ def main() -> None:
         settings = settings_from_environment()
         log_to_stderr(settings.log_level)
         graphs = Graphs.load(Path(settings.config))
+        store = load_store_settings(Path(settings.config))
         # What is loaded now stays: the collector need not look at it again.
         gc.freeze()
-        uvloop.run(run(settings, graphs))
+        uvloop.run(run(settings, graphs, store))
     except SlipstreamError as error:
         raise SystemExit(f"slipstream runner: {error.message}") from error
 

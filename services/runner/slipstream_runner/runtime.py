@@ -13,6 +13,7 @@ from slipstream_nats.workqueue import WorkItem, WorkQueue
 from slipstream_postgres.pool import Database
 from slipstream_runner.checkpoints import Pool
 from slipstream_runner.graphs import Graphs
+from slipstream_runner.store import Stores
 from slipstream_schemas.crashpoint import Crashpoint
 from slipstream_schemas.run_state import CancelAction, RunCreated, ThreadState
 from slipstream_schemas.settings import ServiceSettings
@@ -33,6 +34,7 @@ class Runtime(msgspec.Struct, frozen=True):
     checkpoints: Pool
     graphs: Graphs
     crash: Crashpoint
+    stores: Stores
 
 
 class Attempt(msgspec.Struct):

@@ -54,7 +54,10 @@ async def read_state(runtime: Runtime, question: StateQuestion) -> dict[str, Any
     saver = FencedSaver(runtime.checkpoints, scope, question.thread_id, None)
     configurable = {"checkpoint_ns": "", **question.checkpoint, "thread_id": question.thread_id}
     config: dict[str, Any] = {"configurable": configurable}
-    async with runtime.graphs.use(question.graph_id, config, saver) as graph:
+    async with (
+        runtime.stores.for_graph(question.tenant) as store,
+        runtime.graphs.use(question.graph_id, config, saver, store) as graph,
+    ):
         with refusals():
             snapshot = await graph.aget_state(config, subgraphs=question.subgraphs)  # type: ignore[arg-type]
     if snapshot.created_at is None and question.checkpoint.get("checkpoint_id"):
@@ -74,7 +77,10 @@ async def read_history(runtime: Runtime, question: HistoryQuestion) -> HistoryPa
     states: list[msgspec.Raw] = []
     size, last = 0, ""
     is_full = False
-    async with runtime.graphs.use(question.graph_id, config, saver) as graph:
+    async with (
+        runtime.stores.for_graph(question.tenant) as store,
+        runtime.graphs.use(question.graph_id, config, saver, store) as graph,
+    ):
         with refusals():
             found = graph.aget_state_history(
                 config,  # type: ignore[arg-type]

@@ -160,7 +160,10 @@ async def _apply(runtime: Runtime, question: UpdateQuestion, saver: FencedSaver,
         "metadata": {"thread_id": question.thread_id, "graph_id": question.graph_id, "created_by": "system"},
     }
     steps: Any = [[_values_of(update) for update in step] for step in question.supersteps]
-    async with runtime.graphs.use(question.graph_id, config, saver) as graph:
+    async with (
+        runtime.stores.for_graph(question.tenant) as store,
+        runtime.graphs.use(question.graph_id, config, saver, store) as graph,
+    ):
         named: Any = {"configurable": config["configurable"]}
         if question.checkpoint.get("checkpoint_id") and await saver.aget_tuple(named) is None:
             raise NotFound("Checkpoint not found.")

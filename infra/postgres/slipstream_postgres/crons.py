@@ -1,0 +1,172 @@
+"""Crons: definitions, with the tick that comes next.
+
+`next_run_date` is the one truth of which tick is due. It moves on by `advance`, which one of many wins.
+"""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+
+from slipstream_postgres.pool import Database
+from slipstream_postgres.rows import moment, raw
+
+SORTABLE = ("cron_id", "assistant_id", "thread_id", "created_at", "updated_at", "next_run_date")
+MATCHING = """tenant=$1 AND ($2::text IS NULL OR assistant_id=$2) AND ($3::text IS NULL OR thread_id=$3)
+ AND ($4::bool IS NULL OR enabled=$4) AND metadata @> $5"""
+
+
+class CronRow(msgspec.Struct):
+    """A cron. Field order is that of the wire."""
+
+    cron_id: str
+    assistant_id: str
+    thread_id: str | None
+    on_run_completed: str | None
+    end_time: str | None
+    schedule: str
+    timezone: str | None
+    created_at: str
+    updated_at: str
+    payload: msgspec.Raw
+    user_id: str | None
+    next_run_date: str | None
+    metadata: msgspec.Raw
+    enabled: bool
+
+
+class CronQuery(msgspec.Struct):
+    """What a search asks for."""
+
+    assistant_id: str | None = None
+    thread_id: str | None = None
+    enabled: bool | None = None
+    metadata: dict[str, Any] = {}
+    sort_by: str = "created_at"
+    sort_order: str = "desc"
+    limit: int = 10
+    offset: int = 0
+
+
+def _moment(value: datetime | None) -> str | None:
+    return None if value is None else moment(value)
+
+
+def _row(row: Any) -> CronRow:
+    return CronRow(
+        row["cron_id"], row["assistant_id"], row["thread_id"], row["on_run_completed"], _moment(row["end_time"]),
+        row["schedule"], row["timezone"], moment(row["created_at"]), moment(row["updated_at"]), raw(row["payload"]),
+        row["user_id"], _moment(row["next_run_date"]), raw(row["metadata"]), row["enabled"],
+    )  # fmt: skip
+
+
+def due(milliseconds: int | None) -> datetime | None:
+    """A tick as a column has it."""
+    return None if milliseconds is None else datetime.fromtimestamp(milliseconds / 1000, UTC)
+
+
+def due_ms(row: CronRow) -> int | None:
+    """The tick that comes next, in Unix milliseconds."""
+    return None if row.next_run_date is None else round(datetime.fromisoformat(row.next_run_date).timestamp() * 1000)
+
+
+async def put(database: Database, tenant: str, row: CronRow, next_ms: int | None) -> None:
+    """Store a definition, in place of an older one. Raises: Unavailable."""
+    ends = None if row.end_time is None else datetime.fromisoformat(row.end_time)
+    async with database.connection() as connection:
+        await connection.execute(
+            "INSERT INTO crons (tenant, cron_id, assistant_id, thread_id, on_run_completed, end_time, schedule, "
+            "timezone, created_at, updated_at, payload, user_id, next_run_date, metadata, enabled) "
+            "VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) "
+            "ON CONFLICT (tenant, cron_id) DO UPDATE SET on_run_completed=$5, end_time=$6, schedule=$7, timezone=$8, "
+            "updated_at=$10, payload=$11, next_run_date=$13, metadata=$14, enabled=$15",
+            tenant, row.cron_id, row.assistant_id, row.thread_id, row.on_run_completed, ends, row.schedule,
+            row.timezone, datetime.fromisoformat(row.created_at), datetime.fromisoformat(row.updated_at),
+            bytes(row.payload), row.user_id, due(next_ms), bytes(row.metadata), row.enabled,
+        )  # fmt: skip
+
+
+async def get(database: Database, tenant: str, cron_id: str) -> CronRow | None:
+    """One cron. Raises: Unavailable."""
+    async with database.connection() as connection:
+        row = await connection.fetchrow("SELECT * FROM crons WHERE tenant=$1 AND cron_id=$2", tenant, cron_id)
+    return None if row is None else _row(row)
+
+
+async def delete(database: Database, tenant: str, cron_id: str) -> bool:
+    """Forget a cron; whether there was one. Raises: Unavailable."""
+    async with database.connection() as connection:
+        found = await connection.fetchrow(
+            "DELETE FROM crons WHERE tenant=$1 AND cron_id=$2 RETURNING cron_id", tenant, cron_id
+        )
+    return found is not None
+
+
+async def advance(database: Database, tenant: str, cron_id: str, fired_ms: int, next_ms: int | None) -> bool:
+    """Move on from a tick that is handled; False when somebody else did. Raises: Unavailable."""
+    async with database.connection() as connection:
+        moved = await connection.fetchrow(
+            "UPDATE crons SET next_run_date=$4 WHERE tenant=$1 AND cron_id=$2 AND next_run_date=$3 RETURNING cron_id",
+            tenant, cron_id, due(fired_ms), due(next_ms),
+        )  # fmt: skip
+    return moved is not None
+
+
+async def overdue(database: Database, tenant: str, late_s: float, limit: int) -> list[CronRow]:
+    """Crons whose tick did not fire, the most overdue first. Raises: Unavailable."""
+    async with database.connection() as connection:
+        rows = await connection.fetch(
+            "SELECT * FROM crons WHERE tenant=$1 AND next_run_date < now() - $2::interval "
+            "ORDER BY next_run_date LIMIT $3",
+            tenant, timedelta(seconds=late_s), limit,
+        )  # fmt: skip
+    return [_row(row) for row in rows]
+
+
+def _arguments(tenant: str, query: CronQuery) -> tuple[Any, ...]:
+    return tenant, query.assistant_id, query.thread_id, query.enabled, msgspec.json.encode(query.metadata)
+
+
+async def search(database: Database, tenant: str, query: CronQuery) -> list[CronRow]:
+    """Crons, ordered; one more than `limit` when there is more. Raises: Unavailable."""
+    column = query.sort_by if query.sort_by in SORTABLE else "created_at"
+    order = "ASC" if query.sort_order == "asc" else "DESC"
+    statement = f"SELECT * FROM crons WHERE {MATCHING} ORDER BY {column} {order} NULLS LAST, cron_id LIMIT $6 OFFSET $7"
+    async with database.connection() as connection:
+        rows = await connection.fetch(statement, *_arguments(tenant, query), query.limit + 1, query.offset)
+    return [_row(row) for row in rows]
+
+
+async def count(database: Database, tenant: str, query: CronQuery) -> int:
+    """How many crons match. Raises: Unavailable."""
+    async with database.connection() as connection:
+        row = await connection.fetchrow(
+            f"SELECT count(*) AS total FROM crons WHERE {MATCHING}", *_arguments(tenant, query)
+        )
+    return int(row["total"])
+
+
+async def remember_thread(database: Database, tenant: str, thread_id: str, run_id: str) -> None:
+    """Let a thread be deleted when its run is over. Raises: Unavailable."""
+    async with database.connection() as connection:
+        await connection.execute(
+            "INSERT INTO cron_threads (tenant, thread_id, run_id) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
+            tenant, thread_id, run_id,
+        )  # fmt: skip
+
+
+async def finished_threads(database: Database, tenant: str, limit: int) -> list[str]:
+    """Threads to delete whose run is over. Raises: Unavailable."""
+    async with database.connection() as connection:
+        rows = await connection.fetch(
+            "SELECT c.thread_id FROM cron_threads c JOIN runs r ON r.tenant=c.tenant AND r.run_id=c.run_id "
+            "WHERE c.tenant=$1 AND r.status NOT IN ('pending', 'running') LIMIT $2",
+            tenant, limit,
+        )  # fmt: skip
+    return [row["thread_id"] for row in rows]
+
+
+async def forget_thread(database: Database, tenant: str, thread_id: str) -> None:
+    """The thread is deleted. Raises: Unavailable."""
+    async with database.connection() as connection:
+        await connection.execute("DELETE FROM cron_threads WHERE tenant=$1 AND thread_id=$2", tenant, thread_id)

@@ -1,0 +1,202 @@
+"""Crons: runs on a schedule."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+from litestar import Request, Response, delete, get, patch, post
+
+from slipstream_api import crons, runs
+from slipstream_api.bodies import bounded, convert, read
+from slipstream_api.context import Context
+from slipstream_api.problems import as_json
+from slipstream_postgres import crons as rows
+from slipstream_postgres.crons import SORTABLE, CronQuery, CronRow
+from slipstream_schemas import run_state as rs
+from slipstream_schemas.errors import Conflict, InvalidArgument, NotFound
+from slipstream_schemas.ids import check_run_id, check_thread_id, new_run_id, new_thread_id
+from slipstream_schemas.limits import CRONS_MAX, METADATA_KEYS_MAX, SEARCH_LIMIT_MAX
+
+AnyRequest = Request[Any, Any, Any]
+Maybe = msgspec.UnsetType | str | None
+FIELDS = tuple(field.name for field in msgspec.structs.fields(CronRow))
+COMPLETIONS = ("delete", "keep")
+
+
+class CronCreate(msgspec.Struct):
+    """What a request says of the cron itself; the rest of it is the run's."""
+
+    schedule: str
+    assistant_id: str
+    timezone: str | None = None
+    end_time: str | None = None
+    enabled: bool | None = None
+    on_run_completed: str | None = None
+    metadata: dict[str, Any] | None = None
+
+
+class CronPatch(msgspec.Struct):
+    """As above; what is left out stays. `end_time` and `timezone` may be taken away by null."""
+
+    schedule: str | None = None
+    timezone: Maybe = msgspec.UNSET
+    end_time: Maybe = msgspec.UNSET
+    enabled: bool | None = None
+    on_run_completed: str | None = None
+    metadata: dict[str, Any] | None = None
+
+
+class CronSearch(msgspec.Struct):
+    """Body of the search and of the count."""
+
+    assistant_id: str | None = None
+    thread_id: str | None = None
+    enabled: bool | None = None
+    metadata: dict[str, Any] | None = None
+    limit: int = 10
+    offset: int = 0
+    sort_by: str | None = None
+    sort_order: str | None = None
+    select: list[str] | None = None
+
+
+def _end(text: str | None) -> str | None:
+    """The moment, as one of UTC if it names no zone. Raises: InvalidArgument."""
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC).isoformat()
+    except (ValueError, OverflowError) as error:
+        raise InvalidArgument("Expected an ISO 8601 time", ("body", "end_time"), "datetime_parsing") from error
+
+
+def _completion(value: str | None, thread_id: str | None) -> str | None:
+    """What happens to the thread of a run; a thread of the client's own stays. Raises: InvalidArgument."""
+    if value is not None and value not in COMPLETIONS:
+        raise InvalidArgument("Expected one of delete, keep", ("body", "on_run_completed"), "literal_error")
+    return None if thread_id is not None else value or "delete"
+
+
+def _metadata(value: dict[str, Any] | None) -> dict[str, Any]:
+    if value is not None and len(value) > METADATA_KEYS_MAX:
+        raise InvalidArgument(f"metadata has more than {METADATA_KEYS_MAX} keys", ("body", "metadata"))
+    return value or {}
+
+
+async def _create(request: AnyRequest, thread_id: str | None) -> Response[bytes]:
+    context: Context = request.app.state.context
+    plain = await read(request, dict[str, Any])
+    body, payload = convert(plain, CronCreate), crons.payload_of(convert(plain, runs.RunCreate))
+    # What a tick would refuse is refused now.
+    resolved = await runs.resolve(context, thread_id or new_thread_id(), convert(plain, runs.RunCreate))
+    if thread_id is not None:
+        rs.existing((await context.control.head(context.scope, thread_id)).state)
+    if await rows.count(context.database, context.scope.tenant, CronQuery()) >= CRONS_MAX:
+        raise Conflict(f"There are {CRONS_MAX} crons already.")
+    now, metadata = crons.shown(runs.now_ms()), _metadata(body.metadata)
+    enabled = body.enabled is not False
+    row = CronRow(
+        new_run_id(), resolved.assistant_id, thread_id, _completion(body.on_run_completed, thread_id),
+        _end(body.end_time), body.schedule, body.timezone, now, now, msgspec.Raw(msgspec.json.encode(payload)), None,
+        None, msgspec.Raw(msgspec.json.encode(metadata)), enabled,
+    )  # fmt: skip
+    if crons.following(row, runs.now_ms()) is None and enabled and row.end_time is None:
+        raise InvalidArgument("The schedule never ticks", ("body", "schedule"))
+    return as_json(await crons.save(context, row))
+
+
+@post("/runs/crons", status_code=200)
+async def create(request: AnyRequest) -> Response[bytes]:
+    """Create a cron whose runs have threads of their own."""
+    return await _create(request, None)
+
+
+@post("/threads/{thread_id:str}/runs/crons", status_code=200)
+async def create_for_thread(request: AnyRequest, thread_id: str) -> Response[bytes]:
+    """Create a cron whose runs share a thread."""
+    return await _create(request, check_thread_id(thread_id))
+
+
+async def _row(context: Context, cron_id: str) -> CronRow:
+    row = await rows.get(context.database, context.scope.tenant, check_run_id(cron_id, ("path", "cron_id")))
+    if row is None:
+        raise NotFound("Cron not found.")
+    return row
+
+
+@get("/runs/crons/{cron_id:str}")
+async def get_one(request: AnyRequest, cron_id: str) -> Response[bytes]:
+    """One cron."""
+    return as_json(await _row(request.app.state.context, cron_id))
+
+
+@patch("/runs/crons/{cron_id:str}")
+async def update(request: AnyRequest, cron_id: str) -> Response[bytes]:
+    """Change a cron: its own fields, and those of its runs."""
+    context: Context = request.app.state.context
+    plain = await read(request, dict[str, Any])
+    body, row = convert(plain, CronPatch), await _row(context, cron_id)
+    given = {name: value for name, value in plain.items() if value is not None and name != "assistant_id"}
+    if body.metadata is not None:
+        given["metadata"] = _metadata({**msgspec.json.decode(row.metadata), **body.metadata})
+        row.metadata = msgspec.Raw(msgspec.json.encode(given["metadata"]))
+    run = convert({**msgspec.json.decode(row.payload), **given}, runs.RunCreate)
+    await runs.resolve(context, row.thread_id or new_thread_id(), run)
+    row.payload = msgspec.Raw(msgspec.json.encode(crons.payload_of(run)))
+    row.schedule = row.schedule if body.schedule is None else body.schedule
+    row.timezone = row.timezone if body.timezone is msgspec.UNSET else body.timezone
+    row.end_time = row.end_time if body.end_time is msgspec.UNSET else _end(body.end_time)
+    row.enabled = row.enabled if body.enabled is None else body.enabled
+    row.on_run_completed = _completion(body.on_run_completed or row.on_run_completed, row.thread_id)
+    row.updated_at = crons.shown(runs.now_ms())
+    return as_json(await crons.save(context, row))
+
+
+@delete("/runs/crons/{cron_id:str}", status_code=204)
+async def remove(request: AnyRequest, cron_id: str) -> None:
+    """Delete a cron. Its runs stay."""
+    if not await crons.forget(request.app.state.context, check_run_id(cron_id, ("path", "cron_id"))):
+        raise NotFound("Cron not found.")
+
+
+def _query(body: CronSearch) -> CronQuery:
+    if body.sort_by is not None and body.sort_by not in SORTABLE:
+        raise InvalidArgument(f"Expected one of {', '.join(SORTABLE)}", ("body", "sort_by"), "literal_error")
+    order = (body.sort_order or "desc").lower()
+    if order not in ("asc", "desc"):
+        raise InvalidArgument("Expected one of asc, desc", ("body", "sort_order"), "literal_error")
+    for name in body.select or ():
+        if name not in FIELDS:
+            raise InvalidArgument(f"Expected some of {', '.join(FIELDS)}", ("body", "select"), "literal_error")
+    limit = bounded(body.limit, 1, SEARCH_LIMIT_MAX, ("body", "limit"))
+    offset = bounded(body.offset, 0, 2**31 - 1, ("body", "offset"))
+    return CronQuery(
+        body.assistant_id, body.thread_id, body.enabled, body.metadata or {}, body.sort_by or "created_at", order,
+        limit, offset,
+    )  # fmt: skip
+
+
+@post("/runs/crons/search", status_code=200)
+async def search(request: AnyRequest) -> Response[bytes]:
+    """Crons, newest first."""
+    context: Context = request.app.state.context
+    body = await read(request, CronSearch)
+    query = _query(body)
+    found = await rows.search(context.database, context.scope.tenant, query)
+    more = {"x-pagination-next": str(query.offset + query.limit)} if len(found) > query.limit else {}
+    headers = {"x-pagination-total": str(query.offset + len(found)), **more}
+    if body.select is None:
+        return as_json(found[: query.limit], headers=headers)
+    chosen = [{name: getattr(row, name) for name in body.select} for row in found[: query.limit]]
+    return as_json(chosen, headers=headers)
+
+
+@post("/runs/crons/count", status_code=200)
+async def count(request: AnyRequest) -> Response[bytes]:
+    """How many crons match."""
+    context: Context = request.app.state.context
+    return as_json(await rows.count(context.database, context.scope.tenant, _query(await read(request, CronSearch))))
+
+
+ROUTES = [create, create_for_thread, get_one, update, remove, search, count]

@@ -1,0 +1,97 @@
+"""The part of the API that acts without a request: firings of crons, ticks that did not fire, threads to delete.
+
+Every instance does all of it. What a tick does is repeatable (see `crons`), so that none has to be the one.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+from slipstream_api import crons, runs
+from slipstream_api.context import Context
+from slipstream_nats.inbox import Message
+from slipstream_nats.schedules import parse
+from slipstream_postgres import crons as rows
+from slipstream_schemas.errors import NotFound, SlipstreamError
+from slipstream_schemas.limits import CRON_FIRINGS_AT_ONCE, CRON_LATE_S, CRON_SWEEP_ROWS, CRON_SWEEP_S
+
+log = logging.getLogger("slipstream.crons")
+
+
+@asynccontextmanager
+async def scheduling(context: Context) -> AsyncIterator[None]:
+    """Act in the background."""
+    reconnected = asyncio.Event()
+    stop_listening = context.connection.on_reconnect(reconnected.set)
+    tasks = [
+        asyncio.create_task(_for_ever("reading firings", lambda: _listen(context))),
+        asyncio.create_task(_for_ever("sweeping crons", lambda: _sweep(context, reconnected))),
+    ]
+    try:
+        yield
+    finally:
+        stop_listening()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _for_ever(what: str, act: Callable[[], Awaitable[None]]) -> None:
+    while True:
+        try:
+            await act()
+        except SlipstreamError as error:
+            log.warning("%s: %s", what, error.message)
+        except Exception:
+            log.exception("%s failed", what)
+        await asyncio.sleep(CRON_SWEEP_S)
+
+
+async def _listen(context: Context) -> None:
+    async with context.schedules.firings() as firings:
+        async for batch in firings:
+            for start in range(0, len(batch), CRON_FIRINGS_AT_ONCE):
+                some = batch[start : start + CRON_FIRINGS_AT_ONCE]
+                await asyncio.gather(*(_on_firing(context, message) for message in some))
+
+
+async def _on_firing(context: Context, message: Message) -> None:
+    try:
+        firing = parse(message)
+        if firing.scope == context.scope:
+            await crons.fire(context, firing.cron_id, firing.due_ms)
+            await context.schedules.done(firing)
+    except SlipstreamError as error:
+        # The row still names the tick, and the sweep finds it.
+        log.warning("a firing on %s waits for the sweep: %s", message.subject, error.message)
+    except Exception:
+        # One cron must not keep the others from their time.
+        log.exception("a firing on %s failed", message.subject)
+
+
+async def _make_up_for(context: Context, row: rows.CronRow) -> None:
+    due_ms = rows.due_ms(row)
+    try:
+        if due_ms is not None:
+            await crons.fire(context, row.cron_id, due_ms)
+    except SlipstreamError as error:
+        log.warning("cron %s is overdue and stays so for now: %s", row.cron_id, error.message)
+    except Exception:
+        log.exception("cron %s is overdue and failed", row.cron_id)
+
+
+async def _sweep(context: Context, reconnected: asyncio.Event) -> None:
+    while True:
+        reconnected.clear()
+        tenant = context.scope.tenant
+        for row in await rows.overdue(context.database, tenant, CRON_LATE_S, CRON_SWEEP_ROWS):
+            await _make_up_for(context, row)
+        for thread_id in await rows.finished_threads(context.database, tenant, CRON_SWEEP_ROWS):
+            with contextlib.suppress(NotFound):
+                await runs.delete_thread(context, thread_id)
+            await rows.forget_thread(context.database, tenant, thread_id)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CRON_SWEEP_S):
+                await reconnected.wait()
