@@ -99,6 +99,8 @@ PROJECTION_WAIT_S: Final = 2.0
 CREATE_PROJECTION_WAIT_S: Final = 1.0
 PROJECTION_BATCH_MAX: Final = 500
 DATABASE_DEADLINE_S: Final = 10.0
+TRANSACTION_DEADLINE_S: Final = 9.0
+"""Postgres ends a runner's transaction that lasts longer, so that whoever waits for its rows gets them in time."""
 RETRY_AFTER_S: Final = 1
 GRAPH_XRAY_MAX: Final = 100
 GRAPH_ANSWERS_BYTES_MAX: Final = 16 * 1024 * 1024
@@ -150,7 +152,7 @@ assert RECORD_BYTES_MAX < MESSAGE_BYTES_MAX
 assert BODY_BYTES_MAX < MESSAGE_BYTES_MAX, "a command must fit into one record"
 assert PUBLISH_DEADLINE_S < DUPLICATE_WINDOW_S / 2
 assert HISTORY_PAGE_BYTES_MAX < MESSAGE_BYTES_MAX
-assert STATE_UPDATE_DEADLINE_S < DATABASE_DEADLINE_S, "a run waits for the fence row no longer than for the database"
+assert STATE_UPDATE_DEADLINE_S < TRANSACTION_DEADLINE_S < DATABASE_DEADLINE_S, "a run waits for a fence row in vain"
 assert DATABASE_DEADLINE_S + STATE_UPDATE_DEADLINE_S + PUBLISH_DEADLINE_S < STATE_ANSWER_DEADLINE_S
 assert 2 * WORK_HEARTBEAT_S < ACK_WAIT_S
 assert 2 * PULL_IDLE_HEARTBEAT_S < PULL_EXPIRES_S

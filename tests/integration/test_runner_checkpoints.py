@@ -4,13 +4,15 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
+import psycopg
 import pytest
 from langgraph.checkpoint.base import empty_checkpoint
 
 from slipstream_postgres import fences
 from slipstream_postgres.pool import Database, open_database
-from slipstream_runner.checkpoints import FencedSaver, Pool, delete_of_run, open_pool, set_up
+from slipstream_runner.checkpoints import FencedSaver, Pool, delete_of_run, open_pool, set_up, setting_up
 from slipstream_schemas.errors import Fenced, Unavailable
+from slipstream_schemas.limits import TRANSACTION_DEADLINE_S
 from slipstream_schemas.subjects import Scope, thread_key
 
 SCOPE = Scope()
@@ -89,3 +91,24 @@ async def test_runners_that_start_together_set_up_together(database_dsn: str) ->
     assert await count(pools[0]) == 0
     for each in pools:
         await each.close()
+
+
+async def shown(connection: Any) -> str:
+    row = await (await connection.execute("SHOW transaction_timeout")).fetchone()
+    return str(row["transaction_timeout"])
+
+
+async def test_a_frozen_runner_holds_its_fence_for_a_bounded_time(pool: Pool) -> None:
+    """A successor waits for the row of the fence; only the server can end the transaction of who stands still."""
+    async with setting_up(pool) as connection:
+        assert await shown(connection) == "0", "indexes may take as long as they take"
+    async with pool.connection() as connection:
+        assert await shown(connection) == f"{TRANSACTION_DEADLINE_S:.0f}s"
+        with pytest.raises(psycopg.errors.TransactionTimeout):
+            await hold_a_transaction(connection)
+
+
+async def hold_a_transaction(connection: Any) -> None:
+    await connection.execute("SELECT set_config('transaction_timeout', '50ms', false)")
+    async with connection.transaction():
+        await connection.execute("SELECT pg_sleep(30)")

@@ -18,7 +18,7 @@ from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from slipstream_schemas.errors import Fenced, Unavailable
-from slipstream_schemas.limits import DATABASE_DEADLINE_S
+from slipstream_schemas.limits import DATABASE_DEADLINE_S, TRANSACTION_DEADLINE_S
 from slipstream_schemas.subjects import Scope, thread_key
 
 Pool = AsyncConnectionPool[AsyncConnection[DictRow]]
@@ -34,11 +34,16 @@ DELETE_OF_RUN = """WITH gone AS (DELETE FROM checkpoints WHERE thread_id=%s AND 
 
 
 async def open_pool(dsn: str, size: int, waiting_max: int = 0) -> Pool:
-    """A pool for LangGraph's tables; with `waiting_max`, no more than that many wait for it. Raises: Unavailable."""
+    """A pool for LangGraph's tables; with `waiting_max`, no more than that many wait for it. Raises: Unavailable.
+
+    Its transactions are bounded by the server: a runner that is frozen amid a checkpoint holds the row of its fence,
+    for which its successor waits.
+    """
     pool = cast(
         "Pool",
         AsyncConnectionPool(
             dsn, min_size=1, max_size=size, open=False, timeout=DATABASE_DEADLINE_S, max_waiting=waiting_max,
+            configure=_bound_transactions,
             kwargs={"autocommit": True, "prepare_threshold": 0, "row_factory": dict_row},
         ),
     )  # fmt: skip
@@ -47,6 +52,13 @@ async def open_pool(dsn: str, size: int, waiting_max: int = 0) -> Pool:
     except psycopg.Error as error:
         raise Unavailable(f"Postgres does not answer: {error}") from error
     return pool
+
+
+async def _bound_transactions(connection: AsyncConnection[Any], bound_s: float = TRANSACTION_DEADLINE_S) -> None:
+    """Postgres before version 17 has no such bound: there a frozen runner holds its run until its connection ends."""
+    await connection.execute(
+        "SELECT set_config(name, %s, false) FROM pg_settings WHERE name='transaction_timeout'", (f"{bound_s:.0f}s",)
+    )
 
 
 @contextlib.asynccontextmanager
@@ -63,10 +75,12 @@ async def setting_up(pool: Pool) -> AsyncIterator[AsyncConnection[DictRow]]:
                     await asyncio.sleep(SETUP_POLL_S)
         except TimeoutError as error:
             raise Unavailable(f"another process sets tables up for more than {SETUP_DEADLINE_S:.0f} s") from error
+        await _bound_transactions(connection, 0)
         try:
             yield connection
         finally:
             await connection.execute("SELECT pg_advisory_unlock(%s)", (SETUP_LOCK,))
+            await _bound_transactions(connection)
 
 
 async def _try_lock(connection: AsyncConnection[DictRow]) -> bool:
