@@ -15,6 +15,8 @@ NAMESPACES_MAX: Final = 64
 NAMESPACE_SEGMENTS_MAX: Final = 32
 METADATA_KEYS_MAX: Final = 256
 IDEMPOTENCY_KEY_CHARS_MAX: Final = 255
+GRAPH_ID_CHARS_MAX: Final = 256
+"""It stands in a subject, encoded: NATS closes the connection that sends a line of 4 KiB."""
 SEARCH_LIMIT_MAX: Final = 1000
 BATCH_RUNS_MAX: Final = 100
 CANCEL_RUNS_MAX: Final = 1000
@@ -91,7 +93,8 @@ STATE_UPDATE_DEADLINE_S: Final = 8.0
 """How long the user's code may take over an update: a run that starts meanwhile waits for it."""
 STATE_ANSWER_DEADLINE_S: Final = 25.0
 """Longer than the wait for a connection and the update together: an answer that is given arrives."""
-SUPERSTEPS_MAX: Final = 100
+SUPERSTEPS_MAX: Final = 1000
+PRUNE_THREADS_MAX: Final = 1000
 SELECT_FIELDS_MAX: Final = 64
 
 # Read model

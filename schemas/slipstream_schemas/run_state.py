@@ -103,9 +103,10 @@ class Transition(msgspec.Struct, frozen=True):
 
 
 class ThreadCreated(msgspec.Struct, omit_defaults=True):
-    """A thread exists from now on."""
+    """A thread exists from now on. `request` are the digests of the `Idempotency-Key` and the body that made it."""
 
     metadata: dict[str, Any] = {}
+    request: str = ""
 
 
 class ThreadPatched(msgspec.Struct, omit_defaults=True):
@@ -199,19 +200,6 @@ class RunDeleted(msgspec.Struct):
     """A run that is over shall not be listed any more. Its events stay in the thread log."""
 
     run_id: str
-
-
-class StateUpdated(msgspec.Struct, omit_defaults=True):
-    """A client wrote the thread's state, outside of any run.
-
-    `values_seq` is the wire seq of its root `values` line, 0 when there is none. `interrupts` is the row's form.
-    """
-
-    checkpoint_id: str
-    thread_status: ThreadStatus
-    fence: int
-    values_seq: int = 0
-    interrupts: dict[str, Any] = {}
 
 
 _encode = msgspec.json.Encoder().encode
@@ -460,26 +448,3 @@ def settle(state: ThreadState | None, command_id: str, at_ms: int, run_ids: froz
     known = existing(state)
     left = tuple(owed for owed in known.owed if owed.run_id not in run_ids)
     return transition("thread_settled", command_id, at_ms, msgspec.structs.replace(known, owed=left))
-
-
-def update_state(
-    state: ThreadState | None,
-    command_id: str,
-    at_ms: int,
-    updated: StateUpdated,
-    interrupts: tuple[OpenInterrupt, ...] = (),
-    settled: frozenset[str] = frozenset(),
-) -> Transition:
-    """Record a state that was written. `settled` are the runs whose owed terminal records were published in passing.
-
-    A run may have been created since, which will begin from this state: the thread stays busy then.
-    Raises: NotFound, Conflict when a run has begun from this state already, or a later one was written.
-    """
-    known = existing(state)
-    if known.fence > updated.fence:
-        raise Conflict("The thread has gone on from this state.")
-    owed = tuple(owed for owed in known.owed if owed.run_id not in settled)
-    after = msgspec.structs.replace(known, owed=owed, fence=updated.fence)
-    if not is_busy(known):
-        after = msgspec.structs.replace(after, status=updated.thread_status, interrupts=interrupts)
-    return transition("state_updated", command_id, at_ms, after, updated)

@@ -4,7 +4,6 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from langgraph_sdk import get_client
 
@@ -21,6 +20,7 @@ GRAPH = '''
 import asyncio, operator, pathlib
 from typing import Annotated, TypedDict
 from langgraph.graph import END, START, StateGraph
+from langgraph.types import interrupt
 
 HERE = pathlib.Path(__file__).parent
 
@@ -39,6 +39,12 @@ async def gate(state):
     return END
 
 graph = StateGraph(State).add_node("one", one).add_edge(START, "one").add_conditional_edges("one", gate).compile()
+
+def ask(state):
+    return {"steps": [interrupt("which?")]}
+
+inner = StateGraph(State).add_node("ask", ask).add_edge(START, "ask").compile()
+nested = StateGraph(State).add_node("below", inner).add_edge(START, "below").compile()
 '''
 
 
@@ -46,7 +52,7 @@ def with_graph(stack: Stack, root: Path) -> None:
     """Let the stack serve the graph above."""
     (root / "gated.py").write_text(GRAPH)
     stack.config = root / "langgraph.json"
-    stack.config.write_text('{"graphs": {"gated": "./gated.py:graph"}}')
+    stack.config.write_text('{"graphs": {"gated": "./gated.py:graph", "nested": "./gated.py:nested"}}')
 
 
 async def test_a_run_that_begins_during_an_update_waits_and_goes_on_from_it(
@@ -99,10 +105,11 @@ async def test_an_update_whose_runner_dies_behind_its_commit_is_there(stack: Sta
     await asyncio.gather(updating, return_exceptions=True)
 
 
-async def test_an_update_that_is_refused_does_not_silence_the_one_before(
-    stack: Stack, tmp_path: Path, connection: Connection
+@pytest.mark.parametrize(("as_node", "status"), [("nobody", 400), ("one", 200)])
+async def test_an_update_behind_another_does_not_silence_it(
+    stack: Stack, tmp_path: Path, connection: Connection, as_node: str, status: int
 ) -> None:
-    """The refused one takes the lease while the other's transaction is open, so the other's record is fenced."""
+    """The second one takes the lease while the first one's transaction is open, so the first one's record is fenced."""
     with_graph(stack, tmp_path)
     await asyncio.to_thread(stack.start)
     sdk = get_client(url=stack.url)
@@ -112,23 +119,30 @@ async def test_an_update_that_is_refused_does_not_silence_the_one_before(
     updating = asyncio.create_task(sdk.threads.update_state(thread_id, {"steps": ["held"]}, as_node="one"))
     await until((tmp_path / "waiting").exists)
     lease = await leases.last(connection, scope, thread_id)
-    refused = asyncio.create_task(sdk.threads.update_state(thread_id, {"steps": ["no"]}, as_node="nobody"))
 
     async def is_taken() -> bool:
         return await leases.last(connection, scope, thread_id) > lease
 
-    await until(is_taken)
-    (tmp_path / "open").touch()
-    placed: Any = await updating
-    with pytest.raises(httpx.HTTPStatusError) as answer:
-        await refused
-    assert answer.value.response.status_code == 400
-    thread: Any = await sdk.threads.get(thread_id)
-    assert thread["values"]["steps"] == ["in", "ran", "held"]
-    async with Client(stack.url) as client, client.events(thread_id) as stream:
-        async for event in stream:
-            if event.event == "checkpoints" and event.body["params"]["data"]["id"] == placed["checkpoint_id"]:
-                break
+    async with Client(stack.url) as client:
+        body = {"values": {"steps": ["second"]}, "as_node": as_node}
+        second = asyncio.create_task(client.http.post(f"/threads/{thread_id}/state", json=body))
+        await until(is_taken)
+        (tmp_path / "open").touch()
+        placed: list[Any] = [await updating]
+        answer = await second
+        assert answer.status_code == status, answer.text
+        placed += [answer.json()] if status == 200 else []
+        thread: Any = await sdk.threads.get(thread_id)
+        assert thread["values"]["steps"] == ["in", "ran", "held", "second"][: 2 + len(placed)]
+        ids = [each["checkpoint_id"] for each in placed]
+        told: list[str] = []
+        async with client.events(thread_id, channels=["checkpoints"]) as stream:
+            async for event in stream:
+                told.append(event.body["params"]["data"]["id"])
+                if told[-1] == ids[-1]:
+                    break
+    assert told[-1] == ids[-1]
+    assert [each for each in told if each in ids] == [each for each in ids if each in told]
 
 
 async def test_without_a_runner_state_is_unavailable_and_threads_are_not(stack: Stack, tmp_path: Path) -> None:
@@ -153,3 +167,30 @@ async def test_without_a_runner_state_is_unavailable_and_threads_are_not(stack: 
             assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
             assert "gated" in answer.json()["detail"]
         assert (await client.http.get(path)).json()["values"]["steps"] == ["in", "ran"]
+
+
+async def test_a_question_from_below_can_be_answered_in_a_copy(stack: Stack, tmp_path: Path) -> None:
+    with_graph(stack, tmp_path)
+    await asyncio.to_thread(stack.start)
+    sdk = get_client(url=stack.url)
+    thread_id = str((await sdk.threads.create())["thread_id"])
+    async with Client(stack.url) as client:
+        await client.start(thread_id, "nested", IN)
+        seen = await client.run_events(thread_id, 0)
+        (asked,) = [frame.body["params"] for frame in seen if frame.event == "input.requested"]
+        assert asked["namespace"][0].startswith("below:")
+        copy: Any = sdk.threads.copy
+        copied = await copy(thread_id)
+        answer = await client.command(
+            copied["thread_id"], "input.respond", interrupt_id=asked["data"]["interrupt_id"],
+            namespace=asked["namespace"], response="this",
+        )  # fmt: skip
+        assert answer["type"] == "success", answer
+
+        async def is_idle() -> bool:
+            return (await sdk.threads.get(copied["thread_id"]))["status"] == "idle"
+
+        await until(is_idle)
+        values: Any = (await sdk.threads.get(copied["thread_id"]))["values"]
+        assert values["steps"][-1] == "this"
+        assert (await sdk.threads.get(thread_id))["status"] == "interrupted"

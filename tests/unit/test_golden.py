@@ -5,6 +5,7 @@ import msgspec
 from slipstream_schemas import run_state as rs
 from slipstream_schemas.lines import encode_line
 from slipstream_schemas.record import OpenMessage, OpenState, RecordHeader, header_value, parse_header
+from slipstream_schemas.state_updates import StateUpdated, update_state
 from slipstream_schemas.terminal import Interrupt, terminal_body
 
 HEADER = '1 run-1 2 3 [[[["a:1"],"m","llm",513,"n"]],[["a:1"]]]'
@@ -59,4 +60,4 @@ def test_a_transition() -> None:
 def test_a_transition_of_the_time_before_state_updates() -> None:
     known = rs.decode_transition(STARTED_BEFORE_STATE_UPDATES).state
     assert (known.fence, known.running) == (0, rs.decode_transition(STARTED).state.running)
-    rs.update_state(msgspec.structs.replace(known, running=None), "c", 9, rs.StateUpdated("checkpoint", "idle", 9))
+    update_state(msgspec.structs.replace(known, running=None), "c", 9, StateUpdated("checkpoint", "idle", 9))

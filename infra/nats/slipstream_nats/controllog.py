@@ -69,6 +69,21 @@ class ControlLog:
         )
         return 0 if found is None else found.stream_seq
 
+    async def creation(self, scope: Scope, thread_id: str) -> Transition | None:
+        """The first transition of the thread as it is, behind the tombstone of an earlier one; None for none.
+
+        Raises: Unavailable, Corrupt.
+        """
+        subject, seq = subjects.control(scope, thread_id), 1
+        while True:
+            found = await next_of_subject(self._connection, self._stream, subject, seq)
+            if found is None:
+                return None
+            transition = _decode(found)
+            if transition.name != "thread_deleted":
+                return transition
+            seq = found.stream_seq + 1
+
     async def append(self, scope: Scope, thread_id: str, transition: Transition, expected_seq: int) -> int:
         """Append behind the head `expected_seq`; returns the new seq.
 

@@ -170,7 +170,7 @@ def _paths() -> dict[str, Any]:
     return {
         f"{thread}/stream/events": {"post": _event_stream()},
         f"{thread}/commands": {"post": _commands()},
-        "/threads": {"post": _operation("Threads", "Create Thread", body=True, codes=("409",))},
+        "/threads": {"post": _operation("Threads", "Create Thread", body=True, codes=("400", "409"))},
         "/threads/search": {"post": _operation("Threads", "Search Threads", body=True, codes=())},
         "/threads/count": {"post": _operation("Threads", "Count Threads", body=True, codes=())},
         thread: {
@@ -178,6 +178,8 @@ def _paths() -> dict[str, Any]:
             "patch": _operation("Threads", "Patch Thread", (THREAD,), body=True),
             "delete": _operation("Threads", "Delete Thread", (THREAD,), success={"description": "Gone"}, status="204"),
         },
+        f"{thread}/copy": {"post": _operation("Threads", "Copy Thread", (THREAD,))},
+        "/threads/prune": {"post": _operation("Threads", "Prune Threads", body=True, codes=())},
         **_state_paths(thread),
         f"{thread}/runs": {
             "post": _operation("Thread Runs", "Create Run", (THREAD,), body=True, codes=stream_codes),

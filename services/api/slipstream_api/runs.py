@@ -2,6 +2,7 @@
 
 import time
 import uuid
+from collections.abc import Callable
 from typing import Any, cast
 
 import msgspec
@@ -241,10 +242,21 @@ async def delete(context: Context, thread_id: str, run_id: str) -> None:
     await context.projected(seq, CREATE_PROJECTION_WAIT_S)
 
 
-async def delete_thread(context: Context, thread_id: str) -> None:
-    """Delete a thread: its tombstone first, then its records up to it. Raises: NotFound, Unavailable."""
+async def delete_thread(
+    context: Context, thread_id: str, check: Callable[[rs.ThreadState | None], None] | None = None
+) -> None:
+    """Delete a thread: its tombstone first, then its records up to it. `check` may raise why it must stay.
+
+    Raises: NotFound, Unavailable, what `check` raises.
+    """
     command_id, scope = new_run_id(), context.scope
-    _, seq = await context.control.decide(scope, thread_id, lambda state: rs.delete_thread(state, command_id, now_ms()))
+
+    def decide(state: rs.ThreadState | None) -> rs.Transition:
+        if check is not None:
+            check(state)
+        return rs.delete_thread(state, command_id, now_ms())
+
+    _, seq = await context.control.decide(scope, thread_id, decide)
     context.written = max(context.written, seq)
     # The lease shuts out whoever still writes; what it wrote before goes with the rest.
     fence = await leases.take(context.publisher, scope, thread_id, "api", "")

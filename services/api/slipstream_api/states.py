@@ -16,6 +16,7 @@ from slipstream_schemas.errors import InvalidArgument, NoResponder, Rejected, To
 from slipstream_schemas.ids import new_run_id
 from slipstream_schemas.limits import (
     CREATE_PROJECTION_WAIT_S,
+    GRAPH_ID_CHARS_MAX,
     HISTORY_BYTES_MAX,
     HISTORY_LIMIT_MAX,
     REQUEST_DEADLINE_S,
@@ -24,8 +25,6 @@ from slipstream_schemas.limits import (
     SUPERSTEPS_MAX,
 )
 
-FORK = "__copy__"
-"""LangGraph's name for the node whose update repeats a checkpoint."""
 EMPTY_STATE: dict[str, Any] = {
     "values": {}, "next": [], "tasks": [], "metadata": {}, "created_at": None, "checkpoint": None,
     "parent_checkpoint": None, "interrupts": [], "checkpoint_id": None, "parent_checkpoint_id": None,
@@ -78,7 +77,9 @@ def _located(checkpoint: Checkpoint | None) -> dict[str, Any]:
 
 
 async def _ask(context: Context, graph_id: str, question: dict[str, Any], deadline_s: float) -> bytes:
-    """Raises: Unavailable when no runner has the graph, and what the runner raised."""
+    """Raises: Unavailable when no runner has the graph, Rejected when none can, and what the runner raised."""
+    if len(graph_id) > GRAPH_ID_CHARS_MAX:
+        raise Rejected(f"the thread's graph_id has more than {GRAPH_ID_CHARS_MAX} characters")
     whole = {"graph_id": graph_id, "tenant": context.scope.tenant, **question}
     subject = subjects.graph_rpc(context.settings.region, graph_id)
     try:
@@ -141,21 +142,51 @@ async def update_state(
     Raises: NotFound, Rejected (no graph, or the graph refuses), Conflict (a run executes or waits, or somebody else was
     first), Unavailable (the state may have been written).
     """
-    if not 0 < len(supersteps) <= SUPERSTEPS_MAX or not all(supersteps):
-        raise InvalidArgument(f"Expected 1 to {SUPERSTEPS_MAX} supersteps with updates", ("body", "supersteps"))
+    check_supersteps(supersteps)
     graph_id = graph_of(await row_of(context, thread_id))
     if graph_id is None:
         raise Rejected("The thread has no graph: run one on it, or create it with metadata.graph_id.")
     question = {"ask": "update", "thread_id": thread_id, "command_id": new_run_id(), "supersteps": supersteps,
                 "checkpoint": _located(checkpoint)}  # fmt: skip
+    where = await _write(context, graph_id, question)
+    return {"checkpoint": where, "configurable": where, "checkpoint_id": where["checkpoint_id"]}
+
+
+def check_supersteps(supersteps: list[list[Update]]) -> None:
+    """Raises: InvalidArgument."""
+    if not 0 < len(supersteps) <= SUPERSTEPS_MAX or not all(supersteps):
+        raise InvalidArgument(f"Expected 1 to {SUPERSTEPS_MAX} supersteps with updates", ("body", "supersteps"))
+
+
+async def check_runner(context: Context, graph_id: str) -> None:
+    """Raises: Unavailable when no runner has the graph."""
+    await _ask(context, graph_id, {"ask": "has"}, REQUEST_DEADLINE_S)
+
+
+async def _write(context: Context, graph_id: str, question: dict[str, Any]) -> dict[str, Any]:
     answer = await _ask(context, graph_id, question, STATE_ANSWER_DEADLINE_S)
     updated = msgspec.json.decode(answer, type=_Updated)
     context.written = max(context.written, updated.control_seq)
     await context.projected(updated.control_seq, CREATE_PROJECTION_WAIT_S)
-    where = updated.configurable
-    return {"checkpoint": where, "configurable": where, "checkpoint_id": where["checkpoint_id"]}
+    return updated.configurable
 
 
-async def fork(context: Context, thread_id: str, checkpoint: Checkpoint) -> dict[str, Any]:
-    """Make a checkpoint the newest one again, as a copy: what runs next begins there. Raises: as `update_state`."""
-    return await update_state(context, thread_id, [[Update(as_node=FORK)]], checkpoint)
+async def copy_state(context: Context, source_id: str, thread_id: str) -> None:
+    """Give a new thread the checkpoints and the state of another. Raises: NotFound, Conflict, Unavailable."""
+    graph_id = graph_of(await row_of(context, source_id))
+    if graph_id is not None:
+        question = {"ask": "update", "thread_id": thread_id, "command_id": new_run_id(), "supersteps": [],
+                    "source": source_id}  # fmt: skip
+        await _write(context, graph_id, question)
+
+
+async def keep_latest(context: Context, thread_id: str) -> bool:
+    """Forget every checkpoint but the newest ones; False for a thread that runs or waits, which keeps them.
+
+    Raises: NotFound, Rejected, Unavailable.
+    """
+    graph_id = graph_of(await row_of(context, thread_id))
+    if graph_id is None:
+        return True
+    answer = await _ask(context, graph_id, {"ask": "prune", "thread_id": thread_id}, STATE_ANSWER_DEADLINE_S)
+    return msgspec.json.decode(answer, type=bool)

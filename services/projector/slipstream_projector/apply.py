@@ -16,7 +16,7 @@ from slipstream_schemas.errors import Corrupt
 from slipstream_schemas.lines import decode_line
 from slipstream_schemas.run_state import Transition, decode_transition
 from slipstream_schemas.seq import unpack
-from slipstream_schemas.state_forms import to_v1
+from slipstream_schemas.state_forms import INTERRUPT, to_v1
 
 log = logging.getLogger("slipstream.projector")
 
@@ -89,4 +89,8 @@ class Applier:
         if record is None or line >= len(record.lines):
             return None
         view = decode_line(record.lines[line])
-        return dumps(to_v1(view.data, (view.x or {}).get("p")))
+        values = to_v1(view.data, (view.x or {}).get("p"))
+        if isinstance(values, dict):
+            # What waits for an answer has a column of its own; a stream shows it among the values.
+            values.pop(INTERRUPT, None)
+        return dumps(values)

@@ -10,6 +10,7 @@ import msgspec
 
 from slipstream_schemas import run_state as rs
 from slipstream_schemas.codec import dumps
+from slipstream_schemas.state_updates import StateUpdated
 from slipstream_schemas.subjects import Scope
 
 Statement = tuple[str, tuple[object, ...]]
@@ -61,7 +62,7 @@ def values_seq(transition: rs.Transition) -> int:
         case "run_ended":
             return msgspec.json.decode(transition.payload, type=rs.RunEnded).values_seq
         case "state_updated":
-            return msgspec.json.decode(transition.payload, type=rs.StateUpdated).values_seq
+            return msgspec.json.decode(transition.payload, type=StateUpdated).values_seq
         case _:
             return 0
 
@@ -98,7 +99,7 @@ def reduce(
             deleted = msgspec.json.decode(transition.payload, type=rs.RunDeleted)
             return [(DELETE_RUN, (scope.tenant, deleted.run_id, stream_seq))]
         case "state_updated":
-            updated = msgspec.json.decode(transition.payload, type=rs.StateUpdated)
+            updated = msgspec.json.decode(transition.payload, type=StateUpdated)
             return [(UPDATE_STATE, (*applied.thread, transition.state.status, applied.at, stream_seq,
                                     dumps(updated.interrupts), values))]  # fmt: skip
         case "run_released" | "thread_settled":

@@ -32,6 +32,16 @@ DELETE_OF_RUN = """WITH gone AS (DELETE FROM checkpoints WHERE thread_id=%s AND 
  DELETE FROM checkpoint_writes w USING gone g WHERE w.thread_id=g.thread_id AND w.checkpoint_ns=g.checkpoint_ns
  AND w.checkpoint_id=g.checkpoint_id"""
 
+COPY = """WITH kept AS (INSERT INTO checkpoints (thread_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, type,
+ checkpoint, metadata) SELECT %(to)s, checkpoint_ns, checkpoint_id, parent_checkpoint_id, type, checkpoint,
+ metadata || jsonb_build_object('thread_id', %(plain)s::text) FROM checkpoints WHERE thread_id=%(from)s),
+ blobs AS (INSERT INTO checkpoint_blobs (thread_id, checkpoint_ns, channel, version, type, blob)
+ SELECT %(to)s, checkpoint_ns, channel, version, type, blob FROM checkpoint_blobs WHERE thread_id=%(from)s)
+ INSERT INTO checkpoint_writes (thread_id, checkpoint_ns, checkpoint_id, task_id, idx, channel, type, blob, task_path)
+ SELECT %(to)s, checkpoint_ns, checkpoint_id, task_id, idx, channel, type, blob, task_path
+ FROM checkpoint_writes WHERE thread_id=%(from)s"""
+"""One statement, so that it sees one moment of the other thread."""
+
 
 async def open_pool(dsn: str, size: int, waiting_max: int = 0) -> Pool:
     """A pool for LangGraph's tables; with `waiting_max`, no more than that many wait for it. Raises: Unavailable.
@@ -185,3 +195,9 @@ async def delete_of_run(pool: Pool, scope: Scope, thread_id: str, run_id: str, f
         async with pool.connection() as connection, connection.transaction():
             await connection.execute(CHECK, (key, fence))
             await connection.execute(DELETE_OF_RUN, (key, run_id))
+
+
+async def copy_checkpoints(connection: AsyncConnection[DictRow], scope: Scope, source_id: str, thread_id: str) -> None:
+    """Give a thread that has none the checkpoints of another."""
+    keys = {"from": thread_key(scope, source_id), "to": thread_key(scope, thread_id), "plain": thread_id}
+    await connection.execute(COPY, keys)

@@ -4,6 +4,7 @@ import msgspec
 
 from slipstream_nats import rpc
 from slipstream_runner import drawings
+from slipstream_runner.pruning import PruneQuestion, keep_latest
 from slipstream_runner.runtime import Runtime
 from slipstream_runner.states import HistoryQuestion, StateQuestion, read_history, read_state
 from slipstream_runner.updates import UpdateQuestion, update_state
@@ -18,7 +19,7 @@ class HasQuestion(msgspec.Struct, tag_field="ask", tag="has"):
     graph_id: str
 
 
-Question = StateQuestion | HistoryQuestion | UpdateQuestion | HasQuestion | DrawingQuestion
+Question = StateQuestion | HistoryQuestion | UpdateQuestion | PruneQuestion | HasQuestion | DrawingQuestion
 _decode = msgspec.json.Decoder(Question).decode
 
 
@@ -36,6 +37,8 @@ async def serve(runtime: Runtime) -> None:
                 return msgspec.json.encode(await read_history(runtime, question))
             case UpdateQuestion():
                 return dumps(await update_state(runtime, question))
+            case PruneQuestion():
+                return dumps(await keep_latest(runtime, question))
             case GraphQuestion() | SchemasQuestion() | SubgraphsQuestion():
                 return await drawings.answer(runtime.graphs, question)
 

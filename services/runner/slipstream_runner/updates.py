@@ -35,7 +35,7 @@ from slipstream_nats import leases
 from slipstream_nats.publisher import WrongSequence
 from slipstream_nats.threadlog import ThreadLogWriter
 from slipstream_postgres import fences
-from slipstream_runner.checkpoints import CHECK, FencedSaver, failures
+from slipstream_runner.checkpoints import CHECK, FencedSaver, copy_checkpoints, failures
 from slipstream_runner.inputs import as_command
 from slipstream_runner.runtime import Runtime, now_ms
 from slipstream_runner.settling import pay_owed
@@ -50,6 +50,8 @@ from slipstream_schemas.limits import MESSAGE_BYTES_MAX, REQUEST_DEADLINE_S, STA
 from slipstream_schemas.record import RecordHeader
 from slipstream_schemas.seq import pack
 from slipstream_schemas.state_forms import to_v2
+from slipstream_schemas.state_updates import StateUpdated
+from slipstream_schemas.state_updates import update_state as decide_update
 from slipstream_schemas.subjects import Scope, thread_key
 
 log = logging.getLogger("slipstream.runner")
@@ -69,7 +71,10 @@ class Update(msgspec.Struct):
 
 
 class UpdateQuestion(msgspec.Struct, tag_field="ask", tag="update"):
-    """Write the state behind `checkpoint` (the newest one when it names none), superstep by superstep."""
+    """Write the state behind `checkpoint` (the newest one when it names none), superstep by superstep.
+
+    `source` is a thread whose checkpoints a new one begins with; there may be no supersteps then.
+    """
 
     graph_id: str
     tenant: str
@@ -77,10 +82,13 @@ class UpdateQuestion(msgspec.Struct, tag_field="ask", tag="update"):
     command_id: str
     supersteps: list[list[Update]]
     checkpoint: dict[str, Any] = {}
+    source: str | None = None
 
 
 class Updated(msgspec.Struct):
-    """Where the new checkpoint lies, and the seq of `state_updated` in the control log, 0 when it was not told."""
+    """Where the new checkpoint lies (empty when the source of a copy had none), and the seq of `state_updated` in the
+    control log, 0 when it was not told.
+    """
 
     configurable: dict[str, Any]
     control_seq: int
@@ -115,20 +123,22 @@ async def update_state(runtime: Runtime, question: UpdateQuestion) -> Updated:
         await pay_owed(runtime, writer, scope, thread_id, state.owed, settle=False)
         if not await fences.advance(runtime.database, thread_key(scope, thread_id), fence):
             raise Conflict(OVERTAKEN)
-        written = await _write(runtime, question, scope, fence, state)
+        written = await _write(runtime, question, scope, fence, await _interrupts(runtime, question, scope, state))
     except (WrongSequence, Fenced) as error:
         raise Conflict(OVERTAKEN) from error
+    if written is None:
+        return Updated({}, 0)
     runtime.crash.reach("state_committed")
     values_seq = await _tell(runtime, writer, question, written)
     status: rs.ThreadStatus = "interrupted" if written.has_next else "idle"
-    updated = rs.StateUpdated(written.placed["checkpoint_id"], status, fence, values_seq, written.rows)
+    updated = StateUpdated(written.placed["checkpoint_id"], status, fence, values_seq, written.rows)
     settled = frozenset(owed.run_id for owed in state.owed)
     command_id = f"{question.command_id}:updated"
     try:
         _, seq = await runtime.control.decide(
             scope,
             thread_id,
-            lambda head: rs.update_state(head, command_id, now_ms(), updated, written.interrupts, settled),
+            lambda head: decide_update(head, command_id, now_ms(), updated, written.interrupts, settled),
         )
     except Conflict as error:
         log.info("thread %s: an update is not told: %s", thread_id, error.message)
@@ -136,10 +146,23 @@ async def update_state(runtime: Runtime, question: UpdateQuestion) -> Updated:
     return Updated(written.placed, seq)
 
 
+async def _interrupts(
+    runtime: Runtime, question: UpdateQuestion, scope: Scope, state: rs.ThreadState
+) -> tuple[OpenInterrupt, ...]:
+    """The interrupts that may stay open, with their namespaces: a snapshot does not tell those. Raises: Unavailable."""
+    if question.source is None:
+        return state.interrupts
+    source = (await runtime.control.head(scope, question.source)).state
+    return () if source is None else source.interrupts
+
+
 async def _write(
-    runtime: Runtime, question: UpdateQuestion, scope: Scope, fence: int, state: rs.ThreadState
-) -> _Written:
-    """Apply and commit. Raises: Fenced, NotFound, Rejected, TooLarge, Unavailable, and then nothing was written."""
+    runtime: Runtime, question: UpdateQuestion, scope: Scope, fence: int, known: tuple[OpenInterrupt, ...]
+) -> _Written | None:
+    """Apply and commit; None when there is no state.
+
+    Raises: Fenced, NotFound, Rejected, TooLarge, Unavailable, and then nothing was written.
+    """
     key = thread_key(scope, question.thread_id)
     with failures(fence):
         async with runtime.checkpoints.connection() as connection, connection.transaction():
@@ -147,19 +170,22 @@ async def _write(
             saver = FencedSaver(connection, scope, question.thread_id, fence)
             try:
                 async with asyncio.timeout(STATE_UPDATE_DEADLINE_S):
-                    return await _apply(runtime, question, saver, state)
+                    if question.source is not None:
+                        await copy_checkpoints(connection, scope, question.source, question.thread_id)
+                    return await _apply(runtime, question, saver, known)
             except TimeoutError as error:
                 text = f"the graph did not apply the update within {STATE_UPDATE_DEADLINE_S:.0f} s"
                 raise Rejected(text) from error
 
 
-async def _apply(runtime: Runtime, question: UpdateQuestion, saver: FencedSaver, state: rs.ThreadState) -> _Written:
+async def _apply(
+    runtime: Runtime, question: UpdateQuestion, saver: FencedSaver, known: tuple[OpenInterrupt, ...]
+) -> _Written | None:
     root: dict[str, Any] = {"configurable": {"thread_id": question.thread_id, "checkpoint_ns": ""}}
     config: dict[str, Any] = {
         "configurable": {**root["configurable"], **question.checkpoint, "thread_id": question.thread_id},
         "metadata": {"thread_id": question.thread_id, "graph_id": question.graph_id, "created_by": "system"},
     }
-    steps: Any = [[_values_of(update) for update in step] for step in question.supersteps]
     async with (
         runtime.stores.for_graph(question.tenant) as store,
         runtime.graphs.use(question.graph_id, config, saver, store) as graph,
@@ -168,7 +194,8 @@ async def _apply(runtime: Runtime, question: UpdateQuestion, saver: FencedSaver,
         if question.checkpoint.get("checkpoint_id") and await saver.aget_tuple(named) is None:
             raise NotFound("Checkpoint not found.")
         try:
-            placed: Any = await graph.abulk_update_state(config, steps)  # type: ignore[arg-type]
+            steps: Any = [[_values_of(update) for update in step] for step in question.supersteps]
+            placed: Any = await graph.abulk_update_state(config, steps) if steps else root  # type: ignore[arg-type]
             snapshot = await graph.aget_state(placed)
             whole = snapshot if not placed["configurable"].get("checkpoint_ns") else await graph.aget_state(root)  # type: ignore[arg-type]
         except SlipstreamError:
@@ -177,15 +204,18 @@ async def _apply(runtime: Runtime, question: UpdateQuestion, saver: FencedSaver,
             log.info("an update of thread %s was refused by its graph", question.thread_id, exc_info=error)
             said = describe_error(error)
             raise Rejected(f"{said['error']}: {said['message']}") from error
+    placed = snapshot.config if not steps else placed
+    if not placed["configurable"].get("checkpoint_id"):
+        return None
     body = _body(question.command_id, snapshot)
     if len(body) > MESSAGE_BYTES_MAX - HEADERS_BYTES_MAX:
         raise TooLarge(f"the state would be larger than {MESSAGE_BYTES_MAX} bytes")
-    known = {each.id: each.namespace for each in state.interrupts}
+    namespaces = {each.id: each.namespace for each in known}
     return _Written(
         place(placed) or {}, whole is snapshot, body, bool(whole.next),
         {task.id: [interrupt_of(each) for each in task.interrupts] for task in whole.tasks if task.interrupts},
         tuple(
-            OpenInterrupt(each.id, known.get(each.id, ()), task.id)
+            OpenInterrupt(each.id, namespaces.get(each.id, ()), task.id)
             for task in whole.tasks for each in task.interrupts
         ),
     )  # fmt: skip

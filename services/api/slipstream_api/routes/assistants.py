@@ -9,7 +9,7 @@ from slipstream_api import configs, runs
 from slipstream_api.bodies import bounded, flag, idempotency_key, read
 from slipstream_api.context import Context
 from slipstream_api.problems import as_json
-from slipstream_api.routes.threads import check_metadata
+from slipstream_api.threads import check_metadata
 from slipstream_postgres import assistants
 from slipstream_postgres.rows import AssistantRow
 from slipstream_schemas.errors import Conflict, InvalidArgument, NotFound, Unavailable

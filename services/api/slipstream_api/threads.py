@@ -1,0 +1,196 @@
+"""Threads as requests describe them: made, made with a state, copied, thinned out."""
+
+import hashlib
+from collections.abc import Awaitable
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from slipstream_api import runs, states
+from slipstream_api.context import Context
+from slipstream_api.thread_rows import graph_of, row_of
+from slipstream_postgres.rows import NULL, ThreadRow
+from slipstream_schemas import run_state as rs
+from slipstream_schemas.errors import Conflict, InvalidArgument, NotFound, Rejected, SlipstreamError
+from slipstream_schemas.ids import check_thread_id, derived_id, new_run_id, new_thread_id
+from slipstream_schemas.limits import CREATE_PROJECTION_WAIT_S, METADATA_KEYS_MAX
+
+NO_GRAPH = "supersteps need a graph: name it in metadata.graph_id"
+
+
+class Superstep(msgspec.Struct):
+    """Updates that are applied together."""
+
+    updates: list[states.Update]
+
+
+class Ttl(msgspec.Struct):
+    """How long a thread shall live, in minutes. Checked, and not acted on."""
+
+    ttl: float
+    strategy: str = "delete"
+
+
+class ThreadCreate(msgspec.Struct):
+    """Body of `POST /threads`."""
+
+    thread_id: str | None = None
+    metadata: dict[str, Any] | None = None
+    if_exists: str | None = None
+    supersteps: list[Superstep] | None = None
+    ttl: float | Ttl | None = None
+
+
+def check_metadata(metadata: dict[str, Any] | None) -> dict[str, Any]:
+    """Bound the metadata. Raises: InvalidArgument."""
+    if metadata is not None and len(metadata) > METADATA_KEYS_MAX:
+        raise InvalidArgument(f"metadata has more than {METADATA_KEYS_MAX} keys", ("body", "metadata"))
+    return metadata or {}
+
+
+def check_ttl(ttl: float | Ttl | None) -> None:
+    """Raises: InvalidArgument."""
+    minutes = ttl.ttl if isinstance(ttl, Ttl) else ttl
+    if minutes is not None and not minutes > 0:
+        raise InvalidArgument("Expected a number of minutes above 0", ("body", "ttl"), "out_of_range")
+    if isinstance(ttl, Ttl) and ttl.strategy not in ("delete", "keep_latest"):
+        raise InvalidArgument("Expected one of delete, keep_latest", ("body", "ttl", "strategy"), "literal_error")
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(msgspec.json.encode(value, order="deterministic")).hexdigest()[:16]
+
+
+async def create(context: Context, body: ThreadCreate, key: str | None = None) -> ThreadRow:
+    """Make a thread, and the state that its supersteps lead to; without that state there is no thread either.
+
+    `key` is the request's `Idempotency-Key`: the same request again finds the thread that the first one made.
+    Raises: InvalidArgument, Conflict, and what `states.update_state` does.
+    """
+    metadata, steps = _checked(body)
+    if steps:
+        await states.check_runner(context, metadata["graph_id"])
+    derived = derived_id("thread", context.scope.tenant, key) if key else new_thread_id()
+    thread_id = body.thread_id or derived
+    request = f"{_digest(key)}:{_digest(body)}" if key else ""
+    if key and thread_id != derived and (await _known_request(context, derived)).startswith(_digest(key)):
+        raise _reused()
+    try:
+        seq = await _append(context, thread_id, rs.ThreadCreated(metadata, request))
+    except Conflict:
+        known = await _known_request(context, thread_id)
+        if key and known == request:
+            return await _repeated(context, thread_id, steps)
+        if key and known.startswith(_digest(key)):
+            raise _reused() from None
+        if body.if_exists != "do_nothing":
+            raise
+        return await row_of(context, thread_id)
+    if steps:
+        await _fill(context, thread_id, states.update_state(context, thread_id, steps))
+        return await row_of(context, thread_id)
+    if await context.projected(seq, CREATE_PROJECTION_WAIT_S):
+        return await row_of(context, thread_id)
+    # The rows lag; the log is the truth, and says all that there is.
+    moment, empty = datetime.now(UTC).isoformat(), msgspec.Raw(b"{}")
+    shown = msgspec.Raw(msgspec.json.encode(metadata))
+    return ThreadRow(thread_id, moment, moment, moment, shown, "idle", empty, NULL, NULL, empty)
+
+
+def _checked(body: ThreadCreate) -> tuple[dict[str, Any], list[list[states.Update]]]:
+    """The metadata and the supersteps. Raises: InvalidArgument."""
+    if body.if_exists not in (None, "raise", "do_nothing"):
+        raise InvalidArgument("Expected one of raise, do_nothing", ("body", "if_exists"), "literal_error")
+    if body.thread_id is not None:
+        check_thread_id(body.thread_id, ("body", "thread_id"))
+    check_ttl(body.ttl)
+    metadata = check_metadata(body.metadata)
+    steps = [step.updates for step in body.supersteps or []]
+    if steps:
+        states.check_supersteps(steps)
+        if not isinstance(metadata.get("graph_id"), str):
+            raise InvalidArgument(NO_GRAPH, ("body", "metadata", "graph_id"), "missing")
+    return metadata, steps
+
+
+def _reused() -> InvalidArgument:
+    text = "this Idempotency-Key was used with another body"
+    return InvalidArgument(text, ("header", "idempotency-key"), "idempotency_key_reused")
+
+
+async def _append(context: Context, thread_id: str, created: rs.ThreadCreated) -> int:
+    command_id = new_run_id()
+    _, seq = await context.control.decide(
+        context.scope,
+        thread_id,
+        lambda state: rs.create_thread(state, thread_id, command_id, runs.now_ms(), created),
+    )
+    context.written = max(context.written, seq)
+    return seq
+
+
+async def _known_request(context: Context, thread_id: str) -> str:
+    """What the request that made the thread was, empty when it had no key."""
+    first = await context.control.creation(context.scope, thread_id)
+    if first is None or first.name != "thread_created":
+        return ""
+    return msgspec.json.decode(first.payload, type=rs.ThreadCreated).request
+
+
+async def _repeated(context: Context, thread_id: str, steps: list[list[states.Update]]) -> ThreadRow:
+    """The thread of a request that comes again, whose first time may have been cut off half way."""
+    head = await context.control.head(context.scope, thread_id)
+    if steps and head.state is not None and not head.state.fence:
+        await states.update_state(context, thread_id, steps)
+    return await row_of(context, thread_id)
+
+
+async def _fill(context: Context, thread_id: str, filling: Awaitable[object]) -> None:
+    """Await what gives a new thread its state; when that fails the thread goes, unless somebody has used it."""
+    try:
+        await filling
+    except SlipstreamError:
+
+        def decide(state: rs.ThreadState | None) -> None:
+            known = rs.existing(state)
+            if rs.is_busy(known) or known.fence:
+                raise Conflict("The thread is in use.")
+
+        try:
+            await runs.delete_thread(context, thread_id, check=decide)
+        except (Conflict, NotFound):
+            pass
+        raise
+
+
+async def copy(context: Context, thread_id: str) -> ThreadRow:
+    """A new thread with the metadata, the checkpoints and the state of another, and without its runs and events.
+
+    Raises: NotFound, Unavailable.
+    """
+    row = await row_of(context, thread_id)
+    new_id = new_thread_id()
+    await _append(context, new_id, rs.ThreadCreated(msgspec.json.decode(row.metadata)))
+    if graph_of(row) is not None:
+        await _fill(context, new_id, states.copy_state(context, thread_id, new_id))
+    return await row_of(context, new_id)
+
+
+async def prune(context: Context, thread_ids: list[str], strategy: str) -> int:
+    """Delete threads, or (`keep_latest`) all of their checkpoints but the newest; returns how many it did.
+
+    Threads that do not exist are left out, and those that run or wait keep their checkpoints: a rollback may need them.
+    Raises: Unavailable.
+    """
+    done = 0
+    for thread_id in dict.fromkeys(thread_ids):
+        try:
+            if strategy == "delete":
+                await runs.delete_thread(context, thread_id)
+                done += 1
+            else:
+                done += await states.keep_latest(context, thread_id)
+        except (NotFound, Rejected):
+            continue
+    return done
