@@ -69,8 +69,8 @@ async def get(database: Database, tenant: str, thread_id: str) -> ThreadRow | No
     return None if row is None else thread_row(row)
 
 
-async def search(database: Database, tenant: str, query: ThreadQuery) -> list[dict[str, Any]]:
-    """The selected fields of threads, ordered; one more than `limit` when there is more. Raises: Unavailable."""
+def search_statement(tenant: str, query: ThreadQuery) -> tuple[str, list[object]]:
+    """The SQL of a search and its arguments."""
     sql = _Statement()
     columns = [f'"{name}"' for name in query.select]
     for number, path in enumerate(query.extract.values()):
@@ -82,8 +82,14 @@ async def search(database: Database, tenant: str, query: ThreadQuery) -> list[di
         f"SELECT {', '.join(columns) or '1'} FROM threads WHERE {sql.where(tenant, query)} "
         f"ORDER BY {order} {direction}, thread_id LIMIT {sql.put(query.limit + 1)} OFFSET {sql.put(query.offset)}"
     )
+    return text, sql.arguments
+
+
+async def search(database: Database, tenant: str, query: ThreadQuery) -> list[dict[str, Any]]:
+    """The selected fields of threads, ordered; one more than `limit` when there is more. Raises: Unavailable."""
+    text, arguments = search_statement(tenant, query)
     async with database.connection() as connection:
-        rows = await connection.fetch(text, *sql.arguments)
+        rows = await connection.fetch(text, *arguments)
     return [_shown(row, query) for row in rows]
 
 

@@ -1,6 +1,5 @@
 """Threads: searching and counting."""
 
-import asyncio
 import re
 from typing import Any
 
@@ -86,9 +85,11 @@ async def search(request: AnyRequest) -> Response[bytes]:
     query = query_of(await read(request, ThreadSearch))
     await context.projected(context.written, PROJECTION_WAIT_S)
     tenant = context.scope.tenant
-    found, total = await asyncio.gather(
-        threads.search(context.database, tenant, query), threads.count_up_to_max(context.database, tenant, query)
-    )
+    found = await threads.search(context.database, tenant, query)
+    is_last_page = len(found) <= query.limit and (found or not query.offset)
+    total = query.offset + len(found)
+    if not is_last_page or total > SEARCH_TOTAL_MAX:
+        total = await threads.count_up_to_max(context.database, tenant, query)
     headers = {"x-pagination-total": str(min(total, SEARCH_TOTAL_MAX))}
     if total > SEARCH_TOTAL_MAX:
         headers["x-pagination-total-relation"] = "gte"
