@@ -164,23 +164,9 @@ def _store_paths() -> dict[str, Any]:
     }
 
 
-def _paths() -> dict[str, Any]:
-    thread, run = "/threads/{thread_id}", "/threads/{thread_id}/runs/{run_id}"
+def _run_paths(thread: str, run: str) -> dict[str, Any]:
     stream_codes = ("404", "409")
     return {
-        f"{thread}/stream/events": {"post": _event_stream()},
-        f"{thread}/commands": {"post": _commands()},
-        "/threads": {"post": _operation("Threads", "Create Thread", body=True, codes=("400", "409"))},
-        "/threads/search": {"post": _operation("Threads", "Search Threads", body=True, codes=())},
-        "/threads/count": {"post": _operation("Threads", "Count Threads", body=True, codes=())},
-        thread: {
-            "get": _operation("Threads", "Get Thread", (THREAD,)),
-            "patch": _operation("Threads", "Patch Thread", (THREAD,), body=True),
-            "delete": _operation("Threads", "Delete Thread", (THREAD,), success={"description": "Gone"}, status="204"),
-        },
-        f"{thread}/copy": {"post": _operation("Threads", "Copy Thread", (THREAD,))},
-        "/threads/prune": {"post": _operation("Threads", "Prune Threads", body=True, codes=())},
-        **_state_paths(thread),
         f"{thread}/runs": {
             "post": _operation("Thread Runs", "Create Run", (THREAD,), body=True, codes=stream_codes),
             "get": _operation(
@@ -234,6 +220,26 @@ def _paths() -> dict[str, Any]:
                 status="204",
             )
         },
+    }
+
+
+def _paths() -> dict[str, Any]:
+    thread = "/threads/{thread_id}"
+    return {
+        f"{thread}/stream/events": {"post": _event_stream()},
+        f"{thread}/commands": {"post": _commands()},
+        "/threads": {"post": _operation("Threads", "Create Thread", body=True, codes=("400", "409"))},
+        "/threads/search": {"post": _operation("Threads", "Search Threads", body=True, codes=())},
+        "/threads/count": {"post": _operation("Threads", "Count Threads", body=True, codes=())},
+        thread: {
+            "get": _operation("Threads", "Get Thread", (THREAD,)),
+            "patch": _operation("Threads", "Patch Thread", (THREAD,), body=True),
+            "delete": _operation("Threads", "Delete Thread", (THREAD,), success={"description": "Gone"}, status="204"),
+        },
+        f"{thread}/copy": {"post": _operation("Threads", "Copy Thread", (THREAD,))},
+        "/threads/prune": {"post": _operation("Threads", "Prune Threads", body=True, codes=())},
+        **_state_paths(thread),
+        **_run_paths(thread, f"{thread}/runs/{{run_id}}"),
         **_assistants(),
         **_cron_paths(),
         **_store_paths(),
