@@ -62,6 +62,10 @@ lock *args:
     uv pip compile -q --universal --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links --python-version 3.11 "$@" pyproject.toml -o requirements.lock
     uv pip compile -q --universal --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links --python-version 3.11 --group dev "$@" pyproject.toml -o requirements-dev.lock
 
+# Resolve the packages of the JavaScript clients anew
+lock-js:
+    node tests/conformance/lock.mjs
+
 # Build the wheel and the source distribution
 build:
     uv build

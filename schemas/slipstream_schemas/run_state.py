@@ -88,6 +88,8 @@ class ThreadState(msgspec.Struct, frozen=True, omit_defaults=True):
     pending: tuple[PendingRun, ...] = ()
     owed: tuple[OwedTerminal, ...] = ()
     interrupts: tuple[OpenInterrupt, ...] = ()
+    asked_log_seq: int | None = None
+    """Behind it lie the records of the run that raised `interrupts`."""
     log_floor: int = 0
     fence: int = 0
 
@@ -408,13 +410,14 @@ def end_run(
 
     Raises: NotFound, Conflict (another attempt holds the thread).
     """
-    known, _ = _held(state, ended.run_id, ended.attempt)
+    known, running = _held(state, ended.run_id, ended.attempt)
     left = tuple(o for o in known.owed if o.run_id not in settled)
     after = msgspec.structs.replace(
         known,
         running=None,
         owed=(*left, owed),
         interrupts=interrupts,
+        asked_log_seq=running.log_seq if interrupts else None,
         status="busy" if known.pending else ended.thread_status,
     )
     return transition("run_ended", command_id, at_ms, after, ended)

@@ -121,6 +121,8 @@ CASES: list[Case] = [
     ("GET", f"{RUNS}/unknown-run", None, 404),
     ("GET", f"{RUNS}/a.b", None, 422),
     ("GET", f"{RUNS}/unknown-run/stream", None, 404),
+    ("GET", f"{RUNS}/unknown-run/stream?stream_mode=[bad", None, 422),
+    ("GET", f"{RUNS}/unknown-run/stream?stream_mode=[1]", None, 422),
     ("POST", f"{RUNS}/unknown-run/cancel", {}, 404),
     ("POST", f"{RUNS}/unknown-run/cancel?action=bogus", {}, 422),
     ("GET", "/assistants/unknown", None, 404),

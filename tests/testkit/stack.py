@@ -89,9 +89,9 @@ class Stack:
         return self
 
     def spawn_api(self, **settings: str) -> Service:
-        """Start an API without waiting. Settings are environment names in lower case: `slipstream_region="eu"`."""
-        port = free_port()
-        settings = {"slipstream_host": HOST, "slipstream_port": str(port), **settings}
+        """Start an API without waiting. Settings are environment names in lower case: `slipstream_port="80"`."""
+        port = settings.get("slipstream_port", str(free_port()))
+        settings = {"slipstream_host": HOST, "slipstream_port": port, **settings}
         return self._spawn("api", settings, f"http://{HOST}:{port}")
 
     def spawn_runner(self, **settings: str) -> Service:

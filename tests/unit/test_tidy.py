@@ -1,6 +1,7 @@
 """The house's bounds on size, and what may not be committed."""
 
 import ast
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ MODULES: Final = sorted(
     [REPOSITORY / "dev.py", *(path for folder in FOLDERS for path in (REPOSITORY / folder).rglob("*.py"))]
 )
 LOCKS: Final = sorted(REPOSITORY.glob("requirements*.lock"))
+PACKAGE_LOCKS: Final = sorted((REPOSITORY / "tests" / "conformance").glob("*/package-lock.json"))
 ADDRESS: Final = re.compile(r"https?://|file:|--(extra-)?index-url|--find-links|^-[if] ", re.MULTILINE)
 
 
@@ -42,6 +44,15 @@ def test_locks_hold_hashes_and_no_address(lock: Path) -> None:
     pins = re.findall(r"^[a-z0-9].*$", text, re.MULTILINE)
     assert pins
     assert all("==" in pin and pin.endswith("\\") for pin in pins), "every requirement is pinned and hashed"
+
+
+@pytest.mark.parametrize("lock", PACKAGE_LOCKS, ids=lambda path: path.parent.name)
+def test_locks_of_javascript_packages_hold_hashes_and_no_address(lock: Path) -> None:
+    text = lock.read_text(encoding="utf-8")
+    assert ADDRESS.search(text) is None, "resolve it with `just lock-js`"
+    packages = {name: package for name, package in json.loads(text)["packages"].items() if name}
+    assert packages
+    assert all("version" in package and "integrity" in package for package in packages.values())
 
 
 def test_a_bound_is_seen(tmp_path: Path) -> None:

@@ -105,6 +105,9 @@ async def begin(context: Context, thread_id: str, since: int | None, channels: f
         return last_of(state.running.log_seq)
     if state.pending:
         return last_of(state.pending[0].log_seq)
+    if state.interrupts and state.asked_log_seq is not None:
+        # Who opens a thread that waits for an answer learns here, and nowhere else, what was asked.
+        return last_of(state.asked_log_seq)
     return last_of(await context.threads.last_seq(context.scope, thread_id))
 
 

@@ -69,13 +69,18 @@ async def row_of(context: Context, thread_id: str, run_id: str) -> RunRow:
     return row
 
 
-async def place_of(context: Context, thread_id: str, run_id: str) -> RunPlace:
-    """Where the run lies. Raises: NotFound, Unavailable."""
-    await row_of(context, thread_id, run_id)
+async def located(context: Context, thread_id: str, run_id: str) -> tuple[RunRow, RunPlace]:
+    """The run and where it lies. Raises: NotFound, Unavailable."""
+    row = await row_of(context, thread_id, run_id)
     place = await run_rows.place(context.database, context.scope.tenant, run_id)
     if place is None:
         raise NotFound("Run not found.")
-    return place
+    return row, place
+
+
+async def place_of(context: Context, thread_id: str, run_id: str) -> RunPlace:
+    """Where the run lies. Raises: NotFound, Unavailable."""
+    return (await located(context, thread_id, run_id))[1]
 
 
 @post("/threads/{thread_id:str}/runs", status_code=200)
@@ -90,7 +95,10 @@ async def create(request: AnyRequest, thread_id: str) -> Response[bytes]:
 
 @post("/threads/{thread_id:str}/runs/stream", status_code=200)
 async def create_and_stream(request: AnyRequest, thread_id: str) -> ASGIApp:
-    """Create a run and stream it. A client that leaves early cancels it, unless `on_disconnect` is `continue`."""
+    """Create a run and stream it. A client that leaves early cancels it, unless it may come back.
+
+    It may with `on_disconnect: continue`, or with `stream_resumable` when it says nothing of `on_disconnect`.
+    """
     return await stream_new(request, thread_id)
 
 
@@ -99,7 +107,8 @@ async def stream_new(request: AnyRequest, thread_id: str, *, creates_thread: boo
     context: Context = request.app.state.context
     body, accepted = await start(request, thread_id, creates_thread=creates_thread)
     renderer = V1Renderer(accepted.run_id, runs.modes_of(body), bool(body.stream_subgraphs))
-    on_gone = None if body.on_disconnect == "continue" else _canceller(context, accepted.thread_id, accepted.run_id)
+    stays = body.on_disconnect == "continue" or (body.on_disconnect is None and body.stream_resumable)
+    on_gone = None if stays else _canceller(context, accepted.thread_id, accepted.run_id)
     pieces = follow(context, accepted.thread_id, last_of(accepted.log_seq), renderer)
     return Stream(pieces, context.heart, {**SSE_HEADERS, **places(accepted, "stream")}, on_gone=on_gone)
 
@@ -207,9 +216,9 @@ def _last_event_id(request: AnyRequest) -> tuple[int, int] | None:
 async def join_stream(request: AnyRequest, thread_id: str, run_id: str) -> ASGIApp:
     """Stream a run: from `Last-Event-ID` on, or without it from now on."""
     context: Context = request.app.state.context
-    place = await place_of(context, thread_id, run_id)
-    modes = _query_modes(request)
-    renderer = V1Renderer(run_id, modes, flag(request, "stream_subgraphs") or flag(request, "subgraphs"))
+    asked = _modes_asked(request)
+    row, place = await located(context, thread_id, run_id)
+    renderer = _renderer(request, asked, row)
     last = _last_event_id(request)
     is_over = place.status not in ("pending", "running")
     skip: tuple[int, int] | None = None
@@ -235,7 +244,8 @@ async def join_stream(request: AnyRequest, thread_id: str, run_id: str) -> ASGIA
 async def _ends_before(context: Context, thread_id: str, run_id: str, since: int) -> bool:
     """Whether the run's terminal record lies at or below the cursor, so that nothing would ever come."""
     stream_seq, line = unpack(since)
-    record = await context.threads.get(context.scope, thread_id, stream_seq)
+    # Below the first record there is nothing to read, and a broker refuses the question.
+    record = await context.threads.get(context.scope, thread_id, stream_seq) if stream_seq else None
     if record is None:
         return False
     if record.header.run_id == run_id:
@@ -258,11 +268,27 @@ async def _nothing() -> AsyncGenerator[bytes]:
         yield piece
 
 
-def _query_modes(request: AnyRequest) -> tuple[str, ...]:
-    values: list[str] = []
+def _modes_asked(request: AnyRequest) -> list[str]:
+    """The modes of the query, each by itself or as a JSON array. Raises: InvalidArgument."""
+    asked: list[str] = []
     for text in request.query_params.getall("stream_mode", []):
-        values.extend(msgspec.json.decode(text, type=list[str]) if text.startswith("[") else [text])
-    return runs.modes_of(runs.RunCreate("", stream_mode=values or None))
+        try:
+            asked.extend(msgspec.json.decode(text, type=list[str]) if text.startswith("[") else [text])
+        except msgspec.DecodeError as error:
+            text = "Expected a mode or a JSON array of modes"
+            raise InvalidArgument(text, ("query", "stream_mode"), "json_invalid") from error
+    return asked
+
+
+def _renderer(request: AnyRequest, asked: list[str], row: RunRow) -> V1Renderer:
+    """In the modes that are asked for, else in those that the run was created with.
+
+    The SDKs come back to a stream that broke with `Last-Event-ID` alone.
+    """
+    created = msgspec.json.decode(row.kwargs)
+    modes = runs.modes_of(runs.RunCreate("", stream_mode=asked or created.get("stream_mode")))
+    subgraphs = flag(request, "stream_subgraphs") or flag(request, "subgraphs") or bool(created.get("stream_subgraphs"))
+    return V1Renderer(row.run_id, modes, subgraphs)
 
 
 @get("/threads/{thread_id:str}/runs")
