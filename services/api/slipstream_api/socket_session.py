@@ -10,7 +10,7 @@ import asyncio
 import base64
 import logging
 import os
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, suppress
 from typing import Any, Final
 
@@ -75,6 +75,7 @@ class Session:
         self._client = following.client_of(socket)
         self._pace = following.pace_of(context, self._client)
         self._subscriptions: dict[str, Subscription] = {}
+        self._leaving: dict[str, Callable[[], None]] = {}
         self._changed = asyncio.Event()
         self._sending = asyncio.Lock()
         self._methods: dict[str, Method] = {
@@ -103,6 +104,8 @@ class Session:
             is_clients_fault = isinstance(error, (CursorLost, Rejected))
             await self._close(CLOSE_REFUSED if is_clients_fault else CLOSE_BROKEN, error.message)
         finally:
+            for leave in self._leaving.values():
+                leave()
             for task in parts:
                 task.cancel()
             await asyncio.gather(*parts, return_exceptions=True)
@@ -158,13 +161,15 @@ class Session:
         chosen = following.filter_of(asked)
         given = asked.since if isinstance(asked.since, int) else None
         since = None if given is None else following.check_since(given)
+        subscription_id = id_of(asked)
+        if chosen.channels <= WATCHER:
+            self._leaving[subscription_id] = self._context.unwatched.join(self._thread_id)
         try:
             since = await following.begin(self._context, self._thread_id, since, chosen.channels)
         except CursorLost as error:
             # Some clients do not read the answers to their subscriptions, and would wait for events for ever.
             await self._send(dumps(commands.failure(None, "invalid_argument", error.message).body))
             raise Closed(CLOSE_REFUSED, error.message) from error
-        subscription_id = id_of(asked)
         self._add(subscription_id, Subscription(chosen, since))
         return Outcome({"subscription_id": subscription_id})
 
@@ -178,6 +183,8 @@ class Session:
         asked = convert(call.params, UnsubscribeParams)
         if self._subscriptions.pop(asked.subscription_id, None) is None:
             raise Refused("no_such_subscription", "The socket has no such subscription.")
+        if (leave := self._leaving.pop(asked.subscription_id, None)) is not None:
+            leave()
         self._changed.set()
         return Outcome({})
 

@@ -67,7 +67,7 @@ class Stream:
     """Answers with what `pieces` yields, until it ends, the client goes, or the process stops.
 
     `keepalive` is sent at every beat, whatever else was: the JavaScript SDK takes a slower cadence than it has seen for
-    a dead connection. `on_gone` is called when the client left before the end.
+    a dead connection. `on_gone` is called when the client left before the end, `on_end` in any case.
     """
 
     def __init__(
@@ -79,8 +79,10 @@ class Stream:
         keepalive: bytes = HEARTBEAT,
         opening: bytes = HEARTBEAT,
         on_gone: Callable[[], Awaitable[None]] | None = None,
+        on_end: Callable[[], None] | None = None,
     ) -> None:
         self._pieces, self._heart, self._keepalive, self._on_gone = pieces, heart, keepalive, on_gone
+        self._on_end = on_end
         self._opening = opening
         self._headers = [(name.encode(), value.encode()) for name, value in headers.items()]
         self._wake = asyncio.Event()
@@ -102,6 +104,8 @@ class Stream:
         except SlipstreamError as error:
             log.warning("the stream %s ended: %s", scope.get("path"), error.message)
         finally:
+            if self._on_end is not None:
+                self._on_end()
             self._heart.leave(self._wake)
             await _end(gone)
             await self._pieces.aclose()
