@@ -101,12 +101,13 @@ async def begin(context: Context, thread_id: str, since: int | None, channels: f
 
 async def _begin_watching(context: Context, thread_id: str) -> int:
     """Where a watcher starts. It would take the end of an old run for that of its own. Raises: Unavailable."""
-    unwatched = context.unwatched.take(thread_id)
-    if unwatched is not None:
-        return last_of(unwatched)
     # The end is read before the state: a run that begins and ends between the two lies behind it.
     end = await context.threads.last_seq(context.scope, thread_id)
     state = (await context.control.head(context.scope, thread_id)).state
+    # And last the note, in one step with joining: a run that was accepted meanwhile has left one.
+    unwatched = context.unwatched.take(thread_id)
+    if unwatched is not None:
+        return last_of(unwatched)
     if state is None or state.deleted:
         return 0
     if state.running is not None:

@@ -161,16 +161,16 @@ class Session:
         chosen = following.filter_of(asked)
         given = asked.since if isinstance(asked.since, int) else None
         since = None if given is None else following.check_since(given)
-        subscription_id = id_of(asked)
-        if chosen.channels <= WATCHER:
-            self._leaving[subscription_id] = self._context.unwatched.join(self._thread_id)
         try:
             since = await following.begin(self._context, self._thread_id, since, chosen.channels)
         except CursorLost as error:
             # Some clients do not read the answers to their subscriptions, and would wait for events for ever.
             await self._send(dumps(commands.failure(None, "invalid_argument", error.message).body))
             raise Closed(CLOSE_REFUSED, error.message) from error
+        subscription_id = id_of(asked)
         self._add(subscription_id, Subscription(chosen, since))
+        if chosen.channels <= WATCHER:
+            self._leaving[subscription_id] = self._context.unwatched.join(self._thread_id)
         return Outcome({"subscription_id": subscription_id})
 
     def _add(self, subscription_id: str, subscription: Subscription) -> None:

@@ -92,6 +92,9 @@ class Stream:
         """Send the response."""
         gone = asyncio.create_task(_gone(receive))
         gone.add_done_callback(self._notice)
+        if (on_end := self._on_end) is not None:
+            # At once: what is left to clean up takes round trips, and the client's next request may come first.
+            gone.add_done_callback(lambda _: on_end())
         self._heart.join(self._wake)
         is_gone = False
         try:
@@ -104,8 +107,6 @@ class Stream:
         except SlipstreamError as error:
             log.warning("the stream %s ended: %s", scope.get("path"), error.message)
         finally:
-            if self._on_end is not None:
-                self._on_end()
             self._heart.leave(self._wake)
             await _end(gone)
             await self._pieces.aclose()

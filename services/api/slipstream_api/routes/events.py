@@ -56,13 +56,8 @@ async def stream_events(request: AnyRequest, thread_id: str) -> ASGIApp:
     body = await read(request, EventStreamRequest)
     chosen = following.filter_of(body)
     asked, client = _cursor(request, body), following.client_of(request)
+    since = await following.begin(context, thread_id, asked, chosen.channels)
     leave = context.unwatched.join(thread_id) if chosen.channels <= WATCHER else None
-    try:
-        since = await following.begin(context, thread_id, asked, chosen.channels)
-    except BaseException:
-        if leave is not None:
-            leave()
-        raise
     return Stream(_pieces(context, thread_id, since, chosen, client), context.heart, SSE_HEADERS, on_end=leave)
 
 
