@@ -45,6 +45,10 @@ integration *args:
 conformance *args:
     pytest tests/conformance "$@"
 
+# Write docs/conformance.md from the promises that the conformance tests mark
+conformance-table *args:
+    python tools/conformance_table.py "$@"
+
 # kill -9, pauses, outages
 faults *args:
     pytest tests/faults "$@"

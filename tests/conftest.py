@@ -19,6 +19,7 @@ from testkit.servers import TEMPLATE, NatsServer, create_database, fresh_databas
 from testkit.stack import Stack
 
 FAILED = pytest.StashKey[bool]()
+GRAPHS = Path(__file__).parent / "testkit" / "graphs" / "langgraph.json"
 
 
 @pytest.hookimpl(wrapper=True)
@@ -116,10 +117,10 @@ def own_stack(
 def session_stack(
     nats_server: NatsServer, postgres_dsn: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Stack]:
-    """One running API, runner and projector on the example graphs, for all tests that harm none of them."""
+    """One running API, runner and projector on the example and test graphs, for all tests that harm none of them."""
     region = f"s{secrets.token_hex(5)}"
     root = tmp_path_factory.mktemp("session-stack")
-    with fresh_database(postgres_dsn) as dsn, Stack(nats_server.url, dsn, region, root) as opened:
+    with fresh_database(postgres_dsn) as dsn, Stack(nats_server.url, dsn, region, root, GRAPHS) as opened:
         opened.prepare()
         yield opened.start()
 

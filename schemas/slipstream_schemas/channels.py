@@ -1,7 +1,8 @@
 """Channels and namespaces: which lines a v2 stream carries.
 
 The rules are those of the stock SDKs' own matcher: a namespace filter is a prefix, a segment is compared without its
-`:suffix` unless the filter's segment has one, `depth` counts segments below the prefix, `[[]]` is the root.
+`:suffix` unless the filter's segment has one, `depth` counts segments below the prefix, `[[]]` is the root. No prefixes
+at all stand for every namespace.
 """
 
 from collections.abc import Sequence
@@ -61,7 +62,7 @@ class ChannelFilter:
         if any(len(n) > NAMESPACE_SEGMENTS_MAX for n in namespaces or ()):
             raise Rejected(f"a namespace has at most {NAMESPACE_SEGMENTS_MAX} segments")
         self.channels = channels
-        self.namespaces = None if namespaces is None else tuple(namespaces)
+        self.namespaces = tuple(namespaces or ()) or None
         self.depth = depth
         self.key = (channels, self.namespaces, depth)
         """Equal for filters that choose the same."""

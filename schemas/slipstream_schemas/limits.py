@@ -77,7 +77,7 @@ PYTHON_SDK_EVENTS_PER_S: Final = 10_000
 """The stock Python SDK loses its queue and hangs on faster bursts."""
 WATCHER_WAIT_S: Final = 2.0
 """How long a watcher's question waits for the same client's streams that carry the content."""
-WATCHER_PAUSE_S: Final = 0.05
+WATCHER_PAUSE_S: Final = 0.25
 """And a moment more, for what is on its way to the client or comes from another instance."""
 SOCKET_SUBSCRIPTIONS_MAX: Final = 64
 TREE_NODES_MAX: Final = 10_000

@@ -88,8 +88,8 @@ class ThreadState(msgspec.Struct, frozen=True, omit_defaults=True):
     pending: tuple[PendingRun, ...] = ()
     owed: tuple[OwedTerminal, ...] = ()
     interrupts: tuple[OpenInterrupt, ...] = ()
-    asked_log_seq: int | None = None
-    """Behind it lie the records of the run that raised `interrupts`."""
+    asked_behind: int = 0
+    """Behind this stream_seq lie the records of the run that raised `interrupts`, and of none before it."""
     log_floor: int = 0
     fence: int = 0
 
@@ -417,7 +417,7 @@ def end_run(
         running=None,
         owed=(*left, owed),
         interrupts=interrupts,
-        asked_log_seq=running.log_seq if interrupts else None,
+        asked_behind=running.fence if interrupts else 0,
         status="busy" if known.pending else ended.thread_status,
     )
     return transition("run_ended", command_id, at_ms, after, ended)

@@ -13,6 +13,7 @@ class LossyNetwork:
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
+        self._scheme = parts.scheme
         self._host, self._port = parts.hostname or "127.0.0.1", parts.port or 4222
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -21,7 +22,7 @@ class LossyNetwork:
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._relay, "127.0.0.1", 0)
-        self.url = f"nats://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        self.url = f"{self._scheme}://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
         return self
 
     async def __aexit__(

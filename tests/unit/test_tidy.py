@@ -16,7 +16,7 @@ FUNCTION_LINES_MAX: Final = 70
 MODULES: Final = sorted(
     [REPOSITORY / "dev.py", *(path for folder in FOLDERS for path in (REPOSITORY / folder).rglob("*.py"))]
 )
-LOCKS: Final = sorted(REPOSITORY.glob("requirements*.lock"))
+LOCKS: Final = sorted([*REPOSITORY.glob("requirements*.lock"), *(REPOSITORY / "tests").rglob("*.lock")])
 PACKAGE_LOCKS: Final = sorted((REPOSITORY / "tests" / "conformance").glob("*/package-lock.json"))
 ADDRESS: Final = re.compile(r"https?://|file:|--(extra-)?index-url|--find-links|^-[if] ", re.MULTILINE)
 

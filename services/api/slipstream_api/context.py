@@ -3,8 +3,8 @@
 import asyncio
 
 from slipstream_api.drawings import Drawings
-from slipstream_api.fresh import FreshThreads
 from slipstream_api.sse import Heart
+from slipstream_api.unwatched import UnwatchedRuns
 from slipstream_api.watchers import Readers
 from slipstream_nats import rpc
 from slipstream_nats.connection import Connection
@@ -34,7 +34,7 @@ class Context:
         self.work = WorkQueue(publisher, settings.region)
         self.schedules = Schedules(connection, publisher, settings.region)
         self.scope = Scope(settings.region)
-        self.fresh = FreshThreads()
+        self.unwatched = UnwatchedRuns()
         self.drawings = Drawings()
         self.position = 0
         self.written = 0

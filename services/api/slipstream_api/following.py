@@ -95,20 +95,27 @@ async def begin(context: Context, thread_id: str, since: int | None, channels: f
         if gap is not None:
             raise CursorLost(since, gap)
         return since
-    if not channels <= WATCHER or context.fresh.take(thread_id):
-        return 0
-    # A client that follows only the run's life would take the end of an old run for that of its own.
+    return await _begin_watching(context, thread_id) if channels <= WATCHER else 0
+
+
+async def _begin_watching(context: Context, thread_id: str) -> int:
+    """Where a watcher starts. It would take the end of an old run for that of its own. Raises: Unavailable."""
+    # The end is read before the state: a run that begins and ends between the two lies behind it.
+    end = await context.threads.last_seq(context.scope, thread_id)
     state = (await context.control.head(context.scope, thread_id)).state
+    # And last the note, in one step with joining: a run that was accepted meanwhile has left one.
+    unwatched = context.unwatched.take(thread_id)
+    if unwatched is not None:
+        return last_of(unwatched)
     if state is None or state.deleted:
         return 0
     if state.running is not None:
-        return last_of(state.running.log_seq)
-    if state.pending:
-        return last_of(state.pending[0].log_seq)
-    if state.interrupts and state.asked_log_seq is not None:
+        # What the runs before it wrote lies below the fence, also where it was created while they ran.
+        return last_of(min(state.running.fence, end))
+    if state.interrupts and not state.pending:
         # Who opens a thread that waits for an answer learns here, and nowhere else, what was asked.
-        return last_of(state.asked_log_seq)
-    return last_of(await context.threads.last_seq(context.scope, thread_id))
+        return last_of(min(state.asked_behind, end))
+    return last_of(end)
 
 
 async def follow(context: Context, thread_id: str, since: int, reader: Reader | None = None) -> AsyncGenerator[Batch]:

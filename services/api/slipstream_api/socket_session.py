@@ -10,7 +10,7 @@ import asyncio
 import base64
 import logging
 import os
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, suppress
 from typing import Any, Final
 
@@ -75,6 +75,7 @@ class Session:
         self._client = following.client_of(socket)
         self._pace = following.pace_of(context, self._client)
         self._subscriptions: dict[str, Subscription] = {}
+        self._leaving: dict[str, Callable[[], None]] = {}
         self._changed = asyncio.Event()
         self._sending = asyncio.Lock()
         self._methods: dict[str, Method] = {
@@ -103,6 +104,8 @@ class Session:
             is_clients_fault = isinstance(error, (CursorLost, Rejected))
             await self._close(CLOSE_REFUSED if is_clients_fault else CLOSE_BROKEN, error.message)
         finally:
+            for leave in self._leaving.values():
+                leave()
             for task in parts:
                 task.cancel()
             await asyncio.gather(*parts, return_exceptions=True)
@@ -166,6 +169,8 @@ class Session:
             raise Closed(CLOSE_REFUSED, error.message) from error
         subscription_id = id_of(asked)
         self._add(subscription_id, Subscription(chosen, since))
+        if chosen.channels <= WATCHER:
+            self._leaving[subscription_id] = self._context.unwatched.join(self._thread_id)
         return Outcome({"subscription_id": subscription_id})
 
     def _add(self, subscription_id: str, subscription: Subscription) -> None:
@@ -178,6 +183,8 @@ class Session:
         asked = convert(call.params, UnsubscribeParams)
         if self._subscriptions.pop(asked.subscription_id, None) is None:
             raise Refused("no_such_subscription", "The socket has no such subscription.")
+        if (leave := self._leaving.pop(asked.subscription_id, None)) is not None:
+            leave()
         self._changed.set()
         return Outcome({})
 

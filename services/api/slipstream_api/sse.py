@@ -67,7 +67,7 @@ class Stream:
     """Answers with what `pieces` yields, until it ends, the client goes, or the process stops.
 
     `keepalive` is sent at every beat, whatever else was: the JavaScript SDK takes a slower cadence than it has seen for
-    a dead connection. `on_gone` is called when the client left before the end.
+    a dead connection. `on_gone` is called when the client left before the end, `on_end` in any case.
     """
 
     def __init__(
@@ -79,8 +79,10 @@ class Stream:
         keepalive: bytes = HEARTBEAT,
         opening: bytes = HEARTBEAT,
         on_gone: Callable[[], Awaitable[None]] | None = None,
+        on_end: Callable[[], None] | None = None,
     ) -> None:
         self._pieces, self._heart, self._keepalive, self._on_gone = pieces, heart, keepalive, on_gone
+        self._on_end = on_end
         self._opening = opening
         self._headers = [(name.encode(), value.encode()) for name, value in headers.items()]
         self._wake = asyncio.Event()
@@ -90,6 +92,9 @@ class Stream:
         """Send the response."""
         gone = asyncio.create_task(_gone(receive))
         gone.add_done_callback(self._notice)
+        if (on_end := self._on_end) is not None:
+            # At once: what is left to clean up takes round trips, and the client's next request may come first.
+            gone.add_done_callback(lambda _: on_end())
         self._heart.join(self._wake)
         is_gone = False
         try:

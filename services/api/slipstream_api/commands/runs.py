@@ -27,8 +27,7 @@ async def run_start(call: Call) -> Outcome:
     if known is not None:
         return _started(known)
     accepted = await runs.accept(call.context, created, resumes=True)
-    if accepted.created_thread:
-        call.context.fresh.note(call.thread_id)
+    call.context.unwatched.note(call.thread_id, accepted.log_seq, is_fresh=accepted.created_thread)
     return _started(accepted)
 
 

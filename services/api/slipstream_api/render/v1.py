@@ -6,7 +6,7 @@ last carries the seq of the line as its id, and those before it `<seq>-<k>`: a r
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from slipstream_api.render.chunks import as_message, full_chunk, gather
 from slipstream_nats.tail import TailRecord
@@ -37,6 +37,7 @@ class V1Renderer:
         self.error: dict[str, str] | None = None
         self.values: Any = None
         self.interrupts: list[dict[str, Any]] = []
+        self._asked: dict[str, dict[str, Any]] = {}
         self._wants_messages = bool(self.modes & {"messages", "messages-tuple"})
         self._metadata: dict[str, Any] = {}
         self._gathered: dict[str, dict[str, Any]] = {}
@@ -111,6 +112,8 @@ class V1Renderer:
         value = to_v1(view.data, (view.x or {}).get("p"))
         if not view.namespace:
             self.values = value
+            if isinstance(value, dict):
+                self._asked.update({each["id"]: each for each in cast("Any", value).get(INTERRUPT, ())})
         return [(name, value)] if "values" in self.modes else []
 
     def _updates(self, view: LineView, name: str) -> list[Event]:
@@ -198,4 +201,8 @@ class V1Renderer:
         """What `wait` and `join` answer."""
         if self.error is not None:
             return {"__error__": self.error}
-        return self.values
+        if not self.interrupts:
+            return self.values
+        # Each of several parallel questions came in values of its own, so the last values hold one of them.
+        asked = [self._asked.get(each["id"], {**each, "response_schema": None}) for each in self.interrupts]
+        return {**(self.values if isinstance(self.values, dict) else {}), INTERRUPT: asked}

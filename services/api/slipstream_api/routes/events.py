@@ -55,9 +55,10 @@ async def stream_events(request: AnyRequest, thread_id: str) -> ASGIApp:
     check_thread_id(thread_id)
     body = await read(request, EventStreamRequest)
     chosen = following.filter_of(body)
-    since = await following.begin(context, thread_id, _cursor(request, body), chosen.channels)
-    client = following.client_of(request)
-    return Stream(_pieces(context, thread_id, since, chosen, client), context.heart, SSE_HEADERS)
+    asked, client = _cursor(request, body), following.client_of(request)
+    since = await following.begin(context, thread_id, asked, chosen.channels)
+    leave = context.unwatched.join(thread_id) if chosen.channels <= WATCHER else None
+    return Stream(_pieces(context, thread_id, since, chosen, client), context.heart, SSE_HEADERS, on_end=leave)
 
 
 async def _pieces(

@@ -1,0 +1,39 @@
+"""Graphs that fail in a node, at the root and in a subgraph."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from fake_model import FakeModel
+from langchain_core.messages import AIMessage, BaseMessage
+from langgraph.graph import START, MessagesState, StateGraph
+
+COMPLAINT = "boom: the stove is on fire"
+
+
+def promise(messages: Sequence[BaseMessage]) -> AIMessage:
+    """What is said before it fails."""
+    return AIMessage("Dinner is nearly ready.")
+
+
+model = FakeModel(script=promise, delay_s=0.0)
+
+
+async def cook(state: MessagesState) -> dict[str, Any]:
+    """Say something that goes well."""
+    return {"messages": [await model.ainvoke(state["messages"])]}
+
+
+def serve(state: MessagesState) -> dict[str, Any]:
+    """Fail with a text that a developer wants to read."""
+    raise ValueError(COMPLAINT)
+
+
+boom = (
+    StateGraph(MessagesState)
+    .add_node("cook", cook)
+    .add_node("serve", serve)
+    .add_edge(START, "cook")
+    .add_edge("cook", "serve")
+    .compile()
+)
+nested = StateGraph(MessagesState).add_node("kitchen", boom).add_edge(START, "kitchen").compile()

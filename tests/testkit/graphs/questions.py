@@ -1,0 +1,91 @@
+"""Graphs that ask humans: after streaming, two at once, inside of a subgraph, and one question after the other."""
+
+import operator
+from collections.abc import Sequence
+from typing import Annotated, Any, TypedDict
+
+from fake_model import FakeModel
+from langchain_core.messages import AIMessage, BaseMessage
+from langgraph.config import get_stream_writer
+from langgraph.graph import START, MessagesState, StateGraph
+from langgraph.types import interrupt
+
+SUMMARY = "The refund is due because the parcel never arrived."
+DRAFTS = 5
+
+
+class Answers(TypedDict, total=False):
+    """What was answered."""
+
+    answers: Annotated[list[str], operator.add]
+
+
+def summarise(messages: Sequence[BaseMessage]) -> AIMessage:
+    """A message that must be there in full before the question."""
+    return AIMessage(SUMMARY)
+
+
+model = FakeModel(script=summarise, delay_s=0.0)
+
+
+async def draft(state: MessagesState) -> dict[str, Any]:
+    """Stream custom events and a message, right before the question."""
+    write = get_stream_writer()
+    for number in range(DRAFTS):
+        write({"name": "draft", "number": number})
+    return {"messages": [await model.ainvoke(state["messages"])]}
+
+
+def sign(state: MessagesState) -> dict[str, Any]:
+    """Ask for a signature."""
+    return {"messages": [AIMessage(f"Signed by {interrupt({'question': 'Who signs?'})}")]}
+
+
+async def send(state: MessagesState) -> dict[str, Any]:
+    """Stream once more after the answer."""
+    get_stream_writer()({"name": "draft", "number": DRAFTS})
+    return {"messages": [await model.ainvoke(state["messages"])]}
+
+
+briefing = (
+    StateGraph(MessagesState)
+    .add_node("draft", draft)
+    .add_node("sign", sign)
+    .add_node("send", send)
+    .add_edge(START, "draft")
+    .add_edge("draft", "sign")
+    .add_edge("sign", "send")
+    .compile()
+)
+
+
+def left(state: Answers) -> dict[str, Any]:
+    """One of two questions at once."""
+    return {"answers": [f"left={interrupt({'question': 'left?'})}"]}
+
+
+def right(state: Answers) -> dict[str, Any]:
+    """The other one."""
+    return {"answers": [f"right={interrupt({'question': 'right?'})}"]}
+
+
+panel = (
+    StateGraph(Answers)
+    .add_node("left", left)
+    .add_node("right", right)
+    .add_edge(START, "left")
+    .add_edge(START, "right")
+    .compile()
+)
+
+asker = StateGraph(Answers).add_node("left", left).add_edge(START, "left").compile()
+nested = StateGraph(Answers).add_node("asker", asker).add_edge(START, "asker").compile()
+
+two_in_a_row = (
+    StateGraph(Answers)
+    .add_node("left", left)
+    .add_node("right", right)
+    .add_edge(START, "left")
+    .add_edge("left", "right")
+    .compile()
+)
