@@ -61,6 +61,12 @@ DRAIN_GRACE_S: Final = 30.0
 HOLDER_ANSWER_DEADLINE_S: Final = 1.0
 SYNC_NODE_THREADS: Final = 64
 
+STATELESS_KEPT_S: Final = 120.0
+"""How long the thread of a stateless run stays when the run is over, so that whoever follows it comes to its end."""
+TEMPORARY_GONE_S: Final = 3600.0
+"""After this long the note of a temporary thread that was never made is dropped."""
+TTL_MINUTES_MAX: Final = 10 * 365 * 24 * 60
+
 # Reading
 PULL_EXPIRES_S: Final = 30.0
 PULL_IDLE_HEARTBEAT_S: Final = 5.0

@@ -33,6 +33,7 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
     run_timeout_s: float = limits.RUN_TIMEOUT_S
     drain_grace_s: float = limits.DRAIN_GRACE_S
     sweep_s: float = 30.0
+    stateless_kept_s: float = limits.STATELESS_KEPT_S
     sdk_events_per_s: int = limits.PYTHON_SDK_EVENTS_PER_S
     crashpoint: str = ""
 

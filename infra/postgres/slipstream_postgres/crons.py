@@ -144,29 +144,3 @@ async def count(database: Database, tenant: str, query: CronQuery) -> int:
             f"SELECT count(*) AS total FROM crons WHERE {MATCHING}", *_arguments(tenant, query)
         )
     return int(row["total"])
-
-
-async def remember_thread(database: Database, tenant: str, thread_id: str, run_id: str) -> None:
-    """Let a thread be deleted when its run is over. Raises: Unavailable."""
-    async with database.connection() as connection:
-        await connection.execute(
-            "INSERT INTO cron_threads (tenant, thread_id, run_id) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
-            tenant, thread_id, run_id,
-        )  # fmt: skip
-
-
-async def finished_threads(database: Database, tenant: str, limit: int) -> list[str]:
-    """Threads to delete whose run is over. Raises: Unavailable."""
-    async with database.connection() as connection:
-        rows = await connection.fetch(
-            "SELECT c.thread_id FROM cron_threads c JOIN runs r ON r.tenant=c.tenant AND r.run_id=c.run_id "
-            "WHERE c.tenant=$1 AND r.status NOT IN ('pending', 'running') LIMIT $2",
-            tenant, limit,
-        )  # fmt: skip
-    return [row["thread_id"] for row in rows]
-
-
-async def forget_thread(database: Database, tenant: str, thread_id: str) -> None:
-    """The thread is deleted. Raises: Unavailable."""
-    async with database.connection() as connection:
-        await connection.execute("DELETE FROM cron_threads WHERE tenant=$1 AND thread_id=$2", tenant, thread_id)

@@ -5,6 +5,7 @@ from sqlalchemy import (
     Boolean,
     Column,
     DateTime,
+    Float,
     ForeignKey,
     Index,
     Integer,
@@ -13,6 +14,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
@@ -120,14 +122,16 @@ crons = Table(
     Index("crons_by_next_run", "next_run_date", postgresql_where=Column("next_run_date").isnot(None)),
 )
 
-cron_threads = Table(
-    "cron_threads",
+temporary_threads = Table(
+    "temporary_threads",
     metadata,
     Column("tenant", String, primary_key=True),
     Column("thread_id", String, primary_key=True),
-    Column("run_id", String, nullable=False),
+    Column("run_id", String),
+    Column("ttl_minutes", Float),
+    Column("created_at", DateTime(timezone=True), nullable=False, server_default=text("now()")),
 )
-"""Threads of their own that ticks ran on, to be deleted when the run is over."""
+"""Threads to be deleted when their run is over, or when they have not changed for their ttl."""
 
 positions = Table(
     "positions",

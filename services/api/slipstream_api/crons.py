@@ -20,6 +20,7 @@ from slipstream_api.context import Context
 from slipstream_api.ticks import next_tick
 from slipstream_postgres import crons as rows
 from slipstream_postgres import runs as run_rows
+from slipstream_postgres import temporary
 from slipstream_postgres.crons import CronRow
 from slipstream_schemas.errors import Conflict, NotFound, Rejected, Unavailable
 from slipstream_schemas.ids import derived_id
@@ -100,7 +101,7 @@ async def _submit(context: Context, row: CronRow, due_ms: int) -> None:
             created.thread_metadata = {"cron_id": row.cron_id}
         await runs.accept(context, created)
     if row.thread_id is None and row.on_run_completed != "keep":
-        await rows.remember_thread(context.database, context.scope.tenant, thread_id, run_id)
+        await temporary.remember(context.database, context.scope.tenant, thread_id, run_id)
 
 
 async def _was_submitted(context: Context, row: CronRow, thread_id: str, run_id: str) -> bool:

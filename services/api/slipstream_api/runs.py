@@ -10,7 +10,7 @@ import msgspec
 from slipstream_api import configs
 from slipstream_api.context import Context
 from slipstream_nats import leases, owed
-from slipstream_postgres import assistants, fences
+from slipstream_postgres import assistants, fences, temporary
 from slipstream_postgres import runs as rows
 from slipstream_postgres.rows import AssistantRow
 from slipstream_schemas import run_state as rs
@@ -46,6 +46,7 @@ class RunCreate(msgspec.Struct):
     multitask_strategy: str | None = None
     if_not_exists: str | None = None
     on_disconnect: str | None = None
+    on_completion: str | None = None
     interrupt_before: str | list[str] | None = None
     interrupt_after: str | list[str] | None = None
     durability: str | None = None
@@ -170,6 +171,16 @@ async def accept(
     context.crash.reach("created")
     await context.work.put_next(scope, thread_id, transition.state)
     return Accepted(created.run_id, thread_id, seq, created.log_seq, not existed)
+
+
+async def accept_alone(context: Context, body: RunCreate, created: rs.RunCreated) -> Accepted:
+    """Accept a run on a thread of its own, which goes some time after its end unless `on_completion` is `keep`.
+
+    Raises: InvalidArgument, and what `accept` does.
+    """
+    if _one_of(body.on_completion, ("delete", "keep"), "delete", "on_completion") == "delete":
+        await temporary.remember(context.database, context.scope.tenant, created.thread_id, created.run_id)
+    return await accept(context, created)
 
 
 async def repeated(context: Context, created: rs.RunCreated, key: str | None) -> Accepted | None:

@@ -14,8 +14,9 @@ from slipstream_api.context import Context
 from slipstream_nats.inbox import Message
 from slipstream_nats.schedules import parse
 from slipstream_postgres import crons as rows
+from slipstream_postgres import temporary
 from slipstream_schemas.errors import NotFound, SlipstreamError
-from slipstream_schemas.limits import CRON_FIRINGS_AT_ONCE, CRON_LATE_S, CRON_SWEEP_ROWS, CRON_SWEEP_S
+from slipstream_schemas.limits import CRON_FIRINGS_AT_ONCE, CRON_LATE_S, CRON_SWEEP_ROWS, CRON_SWEEP_S, TEMPORARY_GONE_S
 
 log = logging.getLogger("slipstream.crons")
 
@@ -82,16 +83,24 @@ async def _make_up_for(context: Context, row: rows.CronRow) -> None:
         log.exception("cron %s is overdue and failed", row.cron_id)
 
 
+async def _delete_threads(context: Context, tenant: str) -> None:
+    """Delete the threads whose time is over."""
+    kept_s = context.settings.stateless_kept_s
+    for thread_id in await temporary.due(context.database, tenant, kept_s, CRON_SWEEP_ROWS):
+        with contextlib.suppress(NotFound):
+            await runs.delete_thread(context, thread_id)
+        await temporary.forget(context.database, tenant, thread_id)
+    for thread_id in await temporary.gone(context.database, tenant, TEMPORARY_GONE_S, CRON_SWEEP_ROWS):
+        await temporary.forget(context.database, tenant, thread_id)
+
+
 async def _sweep(context: Context, reconnected: asyncio.Event) -> None:
     while True:
         reconnected.clear()
         tenant = context.scope.tenant
         for row in await rows.overdue(context.database, tenant, CRON_LATE_S, CRON_SWEEP_ROWS):
             await _make_up_for(context, row)
-        for thread_id in await rows.finished_threads(context.database, tenant, CRON_SWEEP_ROWS):
-            with contextlib.suppress(NotFound):
-                await runs.delete_thread(context, thread_id)
-            await rows.forget_thread(context.database, tenant, thread_id)
+        await _delete_threads(context, tenant)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CRON_SWEEP_S):
                 await reconnected.wait()

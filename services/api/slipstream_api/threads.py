@@ -10,11 +10,12 @@ import msgspec
 from slipstream_api import runs, states
 from slipstream_api.context import Context
 from slipstream_api.thread_rows import graph_of, row_of
+from slipstream_postgres import temporary
 from slipstream_postgres.rows import NULL, ThreadRow
 from slipstream_schemas import run_state as rs
 from slipstream_schemas.errors import Conflict, InvalidArgument, NotFound, Rejected, SlipstreamError
 from slipstream_schemas.ids import check_thread_id, derived_id, new_run_id, new_thread_id
-from slipstream_schemas.limits import CREATE_PROJECTION_WAIT_S, METADATA_KEYS_MAX
+from slipstream_schemas.limits import CREATE_PROJECTION_WAIT_S, METADATA_KEYS_MAX, TTL_MINUTES_MAX
 
 NO_GRAPH = "supersteps need a graph: name it in metadata.graph_id"
 
@@ -26,7 +27,7 @@ class Superstep(msgspec.Struct):
 
 
 class Ttl(msgspec.Struct):
-    """How long a thread shall live, in minutes. Checked, and not acted on."""
+    """How long a thread shall stay when nothing changes it, in minutes."""
 
     ttl: float
     strategy: str = "delete"
@@ -49,13 +50,21 @@ def check_metadata(metadata: dict[str, Any] | None) -> dict[str, Any]:
     return metadata or {}
 
 
-def check_ttl(ttl: float | Ttl | None) -> None:
-    """Raises: InvalidArgument."""
+def minutes_of(ttl: float | Ttl | None) -> float | None:
+    """How long a thread shall stay. Raises: InvalidArgument."""
     minutes = ttl.ttl if isinstance(ttl, Ttl) else ttl
-    if minutes is not None and not minutes > 0:
-        raise InvalidArgument("Expected a number of minutes above 0", ("body", "ttl"), "out_of_range")
-    if isinstance(ttl, Ttl) and ttl.strategy not in ("delete", "keep_latest"):
-        raise InvalidArgument("Expected one of delete, keep_latest", ("body", "ttl", "strategy"), "literal_error")
+    if minutes is not None and not 0 < minutes <= TTL_MINUTES_MAX:
+        raise InvalidArgument(f"Expected 0 to {TTL_MINUTES_MAX} minutes", ("body", "ttl"), "out_of_range")
+    if isinstance(ttl, Ttl) and ttl.strategy != "delete":
+        text = "Expected delete: to keep the newest checkpoint alone, POST to /threads/prune"
+        raise InvalidArgument(text, ("body", "ttl", "strategy"), "literal_error")
+    return minutes
+
+
+async def limit_life(context: Context, thread_id: str, minutes: float | None) -> None:
+    """Let the thread go when nothing has changed it for so long. Raises: Unavailable."""
+    if minutes is not None:
+        await temporary.limit_life(context.database, context.scope.tenant, thread_id, minutes)
 
 
 def _digest(value: object) -> str:
@@ -69,6 +78,7 @@ async def create(context: Context, body: ThreadCreate, key: str | None = None) -
     Raises: InvalidArgument, Conflict, and what `states.update_state` does.
     """
     metadata, steps = _checked(body)
+    minutes = minutes_of(body.ttl)
     if steps:
         await states.check_runner(context, metadata["graph_id"])
     derived = derived_id("thread", context.scope.tenant, key) if key else new_thread_id()
@@ -87,6 +97,7 @@ async def create(context: Context, body: ThreadCreate, key: str | None = None) -
         if body.if_exists != "do_nothing":
             raise
         return await row_of(context, thread_id)
+    await limit_life(context, thread_id, minutes)
     if steps:
         await _fill(context, thread_id, states.update_state(context, thread_id, steps))
         return await row_of(context, thread_id)
@@ -104,7 +115,6 @@ def _checked(body: ThreadCreate) -> tuple[dict[str, Any], list[list[states.Updat
         raise InvalidArgument("Expected one of raise, do_nothing", ("body", "if_exists"), "literal_error")
     if body.thread_id is not None:
         check_thread_id(body.thread_id, ("body", "thread_id"))
-    check_ttl(body.ttl)
     metadata = check_metadata(body.metadata)
     steps = [step.updates for step in body.supersteps or []]
     if steps:

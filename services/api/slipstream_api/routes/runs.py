@@ -51,7 +51,8 @@ async def start(
     known = await runs.repeated(context, created, key)
     if known is not None:
         return body, known
-    return body, await runs.accept(context, created)
+    accept = runs.accept_alone(context, body, created) if creates_thread else runs.accept(context, created)
+    return body, await accept
 
 
 async def row_of(context: Context, thread_id: str, run_id: str) -> RunRow:

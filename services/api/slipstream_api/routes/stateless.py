@@ -13,7 +13,7 @@ from slipstream_api.problems import as_json
 from slipstream_api.routes.runs import RUN_STATUSES, places, row_of, start, stream_new, wait_new
 from slipstream_postgres import runs as run_rows
 from slipstream_schemas.errors import InvalidArgument, NotFound
-from slipstream_schemas.ids import check_run_id, check_thread_id, new_thread_id
+from slipstream_schemas.ids import check_run_id, check_thread_id, derived_id, new_thread_id
 from slipstream_schemas.limits import (
     BATCH_RUNS_MAX,
     CANCEL_RUNS_MAX,
@@ -32,11 +32,18 @@ class RunsCancel(msgspec.Struct):
     run_ids: list[str] | None = None
 
 
+def _own_thread(request: AnyRequest) -> str:
+    """A new thread; the same one for a request that is repeated with its key. Raises: InvalidArgument."""
+    context: Context = request.app.state.context
+    key = idempotency_key(request)
+    return derived_id("stateless", context.scope.tenant, key) if key else new_thread_id()
+
+
 @post("/runs", status_code=200)
 async def create(request: AnyRequest) -> Response[bytes]:
     """Create a run on a thread of its own and answer at once."""
     context: Context = request.app.state.context
-    _, accepted = await start(request, new_thread_id(), creates_thread=True)
+    _, accepted = await start(request, _own_thread(request), creates_thread=True)
     await context.projected(accepted.control_seq, CREATE_PROJECTION_WAIT_S)
     headers = {"content-location": places(accepted, "")["content-location"]}
     return as_json(await row_of(context, accepted.thread_id, accepted.run_id), headers=headers)
@@ -45,13 +52,13 @@ async def create(request: AnyRequest) -> Response[bytes]:
 @post("/runs/stream", status_code=200)
 async def create_and_stream(request: AnyRequest) -> ASGIApp:
     """Create a run on a thread of its own and stream it."""
-    return await stream_new(request, new_thread_id(), creates_thread=True)
+    return await stream_new(request, _own_thread(request), creates_thread=True)
 
 
 @post("/runs/wait", status_code=200)
 async def create_and_wait(request: AnyRequest) -> ASGIApp:
     """Create a run on a thread of its own and answer with its final values."""
-    return await wait_new(request, new_thread_id(), creates_thread=True)
+    return await wait_new(request, _own_thread(request), creates_thread=True)
 
 
 @post("/runs/batch", status_code=200)
@@ -64,7 +71,7 @@ async def create_batch(request: AnyRequest) -> Response[bytes]:
     if idempotency_key(request) is not None:
         raise InvalidArgument("a batch cannot be repeated by key", ("header", "idempotency-key"))
     created = [await runs.resolve(context, new_thread_id(), body, creates_thread=True) for body in bodies]
-    accepted = [await runs.accept(context, each) for each in created]
+    accepted = [await runs.accept_alone(context, body, each) for body, each in zip(bodies, created, strict=True)]
     await context.projected(accepted[-1].control_seq, CREATE_PROJECTION_WAIT_S)
     return as_json([await row_of(context, each.thread_id, each.run_id) for each in accepted])
 

@@ -52,12 +52,13 @@ async def patch_one(request: AnyRequest, thread_id: str) -> Response[bytes]:
     context: Context = request.app.state.context
     check_thread_id(thread_id)
     body = await read(request, ThreadPatch)
-    threads.check_ttl(body.ttl)
+    minutes = threads.minutes_of(body.ttl)
     patched, command_id = rs.ThreadPatched(threads.check_metadata(body.metadata)), new_run_id()
     _, seq = await context.control.decide(
         context.scope, thread_id, lambda state: rs.patch_thread(state, command_id, runs.now_ms(), patched)
     )
     context.written = max(context.written, seq)
+    await threads.limit_life(context, thread_id, minutes)
     if "return=minimal" in request.headers.get("prefer", ""):
         return Response(b"", status_code=204)
     return as_json(await row_of(context, thread_id))

@@ -1,0 +1,58 @@
+"""Threads that go by themselves: those of stateless runs and of crons, some time after their run, and those with a ttl.
+
+Plain rows, written before the thread is made: a thread whose row is lost would stay for ever.
+"""
+
+from datetime import timedelta
+
+from slipstream_postgres.pool import Database
+
+
+async def remember(database: Database, tenant: str, thread_id: str, run_id: str) -> None:
+    """Let a thread be deleted when its run is over. Raises: Unavailable."""
+    async with database.connection() as connection:
+        await connection.execute(
+            "INSERT INTO temporary_threads (tenant, thread_id, run_id) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
+            tenant, thread_id, run_id,
+        )  # fmt: skip
+
+
+async def limit_life(database: Database, tenant: str, thread_id: str, ttl_minutes: float) -> None:
+    """Let a thread be deleted when it has not changed for so long. Raises: Unavailable."""
+    async with database.connection() as connection:
+        await connection.execute(
+            "INSERT INTO temporary_threads (tenant, thread_id, ttl_minutes) VALUES ($1, $2, $3) "
+            "ON CONFLICT (tenant, thread_id) DO UPDATE SET ttl_minutes=excluded.ttl_minutes",
+            tenant, thread_id, ttl_minutes,
+        )  # fmt: skip
+
+
+async def due(database: Database, tenant: str, kept_s: float, limit: int) -> list[str]:
+    """Threads to delete now: their run was over `kept_s` ago, or their time has run out. Raises: Unavailable."""
+    async with database.connection() as connection:
+        rows = await connection.fetch(
+            "SELECT c.thread_id FROM temporary_threads c JOIN runs r ON r.tenant=c.tenant AND r.run_id=c.run_id "
+            "WHERE c.tenant=$1 AND r.status NOT IN ('pending', 'running') AND r.updated_at < now() - $2::interval "
+            "UNION SELECT c.thread_id FROM temporary_threads c JOIN threads t USING (tenant, thread_id) "
+            "WHERE c.tenant=$1 AND t.status <> 'busy' "
+            "AND greatest(t.updated_at, c.created_at) < now() - make_interval(secs => c.ttl_minutes * 60) LIMIT $3",
+            tenant, timedelta(seconds=kept_s), limit,
+        )  # fmt: skip
+    return [row["thread_id"] for row in rows]
+
+
+async def gone(database: Database, tenant: str, older_than_s: float, limit: int) -> list[str]:
+    """Rows whose thread does not exist, or not any more. Raises: Unavailable."""
+    async with database.connection() as connection:
+        rows = await connection.fetch(
+            "SELECT c.thread_id FROM temporary_threads c LEFT JOIN threads t USING (tenant, thread_id) "
+            "WHERE c.tenant=$1 AND t.thread_id IS NULL AND c.created_at < now() - $2::interval LIMIT $3",
+            tenant, timedelta(seconds=older_than_s), limit,
+        )  # fmt: skip
+    return [row["thread_id"] for row in rows]
+
+
+async def forget(database: Database, tenant: str, thread_id: str) -> None:
+    """The thread is deleted. Raises: Unavailable."""
+    async with database.connection() as connection:
+        await connection.execute("DELETE FROM temporary_threads WHERE tenant=$1 AND thread_id=$2", tenant, thread_id)
