@@ -3,6 +3,7 @@
 The stock SDKs hide frames, cursors and reconnects; tests about those need to see them.
 """
 
+import asyncio
 import json
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -12,6 +13,7 @@ from typing import Any, Final, NamedTuple
 import httpx
 
 REQUEST_DEADLINE_S: Final = 30.0
+RUNS_DEADLINE_S: Final = 120.0
 ALL_CHANNELS: Final = (
     "lifecycle", "values", "updates", "messages", "tools", "custom", "checkpoints", "tasks", "input",
 )  # fmt: skip
@@ -108,9 +110,9 @@ class Client:
             yield (frame async for frame in found if frame.event != ":")
 
     async def run_events(self, thread_id: str, since: int | None = None, ends: int = 1, **body: Any) -> list[Frame]:
-        """All frames of a thread behind `since`, up to the end of that many runs."""
+        """All frames of a thread behind `since`, up to the end of that many runs. Raises: TimeoutError."""
         seen: list[Frame] = []
-        async with self.events(thread_id, since, **body) as stream:
+        async with asyncio.timeout(RUNS_DEADLINE_S), self.events(thread_id, since, **body) as stream:
             async for frame in stream:
                 seen.append(frame)
                 ends -= frame.ends_root
