@@ -21,6 +21,7 @@ from slipstream_api.routes import (
     store,
     system,
     thread_search,
+    thread_stream,
     threads,
 )
 from slipstream_api.scheduler import scheduling
@@ -39,6 +40,7 @@ ROUTES = [
     *assistant_graphs.ROUTES,
     *thread_search.ROUTES,
     *threads.ROUTES,
+    *thread_stream.ROUTES,
     *states.ROUTES,
     *runs.ROUTES,
     *stateless.ROUTES,

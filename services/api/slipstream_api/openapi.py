@@ -227,6 +227,9 @@ def _paths() -> dict[str, Any]:
     thread = "/threads/{thread_id}"
     return {
         f"{thread}/stream/events": {"post": _event_stream()},
+        f"{thread}/stream": {
+            "get": _operation("Threads", "Stream Thread", (THREAD, ("stream_mode", "query", "string")), success=SSE),
+        },
         f"{thread}/commands": {"post": _commands()},
         "/threads": {"post": _operation("Threads", "Create Thread", body=True, codes=("400", "409"))},
         "/threads/search": {"post": _operation("Threads", "Search Threads", body=True, codes=())},

@@ -133,17 +133,17 @@ async def follow(
             frames: list[bytes] = []
             for record in batch:
                 if record.header.run_id == renderer.run_id and not frames and renderer.needs_opening:
-                    await _learn_open(context, thread_id, renderer, record.header.open.messages)
+                    await learn_open(context, thread_id, renderer, record.header.open.messages)
                 frames.extend(renderer.feed(record))
             if skip is not None and frames:
-                frames, skip = _without_known(frames, skip), None
+                frames, skip = without_known(frames, skip), None
             if frames:
                 yield b"".join(frames)
             if renderer.done:
                 return
 
 
-async def _learn_open(context: Context, thread_id: str, renderer: V1Renderer, opened: Any) -> None:
+async def learn_open(context: Context, thread_id: str, renderer: V1Renderer, opened: Any) -> None:
     """Read the message-starts that lie before the point where the stream begins."""
     renderer.needs_opening = False
     for message in opened:
@@ -153,7 +153,8 @@ async def _learn_open(context: Context, thread_id: str, renderer: V1Renderer, op
             renderer.learn(record.lines[line])
 
 
-def _without_known(frames: list[bytes], skip: tuple[int, int]) -> list[bytes]:
+def without_known(frames: list[bytes], skip: tuple[int, int]) -> list[bytes]:
+    """Frames without the first parts of a line, which a client has."""
     seq, part = skip
     known = {b"\nid: %d-%d\n\n" % (seq, k) for k in range(1, part + 1)}
     return [frame for frame in frames if not any(frame.endswith(tail) for tail in known)]
@@ -200,7 +201,7 @@ async def join(request: AnyRequest, thread_id: str, run_id: str) -> ASGIApp:
     return _waiting(context, thread_id, run_id, place.log_seq, {}, on_gone)
 
 
-def _last_event_id(request: AnyRequest) -> tuple[int, int] | None:
+def last_event_id(request: AnyRequest) -> tuple[int, int] | None:
     """`(seq, part)`; `(0, 0)` from the start; None without the header. Raises: InvalidArgument."""
     text = request.headers.get("last-event-id")
     if text is None or text == "":
@@ -217,10 +218,10 @@ def _last_event_id(request: AnyRequest) -> tuple[int, int] | None:
 async def join_stream(request: AnyRequest, thread_id: str, run_id: str) -> ASGIApp:
     """Stream a run: from `Last-Event-ID` on, or without it from now on."""
     context: Context = request.app.state.context
-    asked = _modes_asked(request)
+    asked = modes_asked(request)
     row, place = await located(context, thread_id, run_id)
-    renderer = _renderer(request, asked, row)
-    last = _last_event_id(request)
+    renderer = renderer_of(row, asked, subgraphs=flag(request, "stream_subgraphs") or flag(request, "subgraphs"))
+    last = last_event_id(request)
     is_over = place.status not in ("pending", "running")
     skip: tuple[int, int] | None = None
     if last is None:
@@ -269,7 +270,7 @@ async def _nothing() -> AsyncGenerator[bytes]:
         yield piece
 
 
-def _modes_asked(request: AnyRequest) -> list[str]:
+def modes_asked(request: AnyRequest) -> list[str]:
     """The modes of the query, each by itself or as a JSON array. Raises: InvalidArgument."""
     asked: list[str] = []
     for text in request.query_params.getall("stream_mode", []):
@@ -281,15 +282,14 @@ def _modes_asked(request: AnyRequest) -> list[str]:
     return asked
 
 
-def _renderer(request: AnyRequest, asked: list[str], row: RunRow) -> V1Renderer:
+def renderer_of(row: RunRow, asked: list[str], *, subgraphs: bool = False) -> V1Renderer:
     """In the modes that are asked for, else in those that the run was created with.
 
     The SDKs come back to a stream that broke with `Last-Event-ID` alone.
     """
     created = msgspec.json.decode(row.kwargs)
     modes = runs.modes_of(runs.RunCreate("", stream_mode=asked or created.get("stream_mode")))
-    subgraphs = flag(request, "stream_subgraphs") or flag(request, "subgraphs") or bool(created.get("stream_subgraphs"))
-    return V1Renderer(row.run_id, modes, subgraphs)
+    return V1Renderer(row.run_id, modes, subgraphs or bool(created.get("stream_subgraphs")))
 
 
 @get("/threads/{thread_id:str}/runs")
