@@ -128,6 +128,7 @@ temporary_threads = Table(
     Column("tenant", String, primary_key=True),
     Column("thread_id", String, primary_key=True),
     Column("run_id", String),
+    Column("kept_s", Float, nullable=False, server_default=text("0")),
     Column("ttl_minutes", Float),
     Column("created_at", DateTime(timezone=True), nullable=False, server_default=text("now()")),
 )

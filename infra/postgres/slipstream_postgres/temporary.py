@@ -8,12 +8,13 @@ from datetime import timedelta
 from slipstream_postgres.pool import Database
 
 
-async def remember(database: Database, tenant: str, thread_id: str, run_id: str) -> None:
-    """Let a thread be deleted when its run is over. Raises: Unavailable."""
+async def remember(database: Database, tenant: str, thread_id: str, run_id: str, kept_s: float = 0) -> None:
+    """Let a thread be deleted `kept_s` after its run is over. Raises: Unavailable."""
     async with database.connection() as connection:
         await connection.execute(
-            "INSERT INTO temporary_threads (tenant, thread_id, run_id) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
-            tenant, thread_id, run_id,
+            "INSERT INTO temporary_threads (tenant, thread_id, run_id, kept_s) VALUES ($1, $2, $3, $4) "
+            "ON CONFLICT DO NOTHING",
+            tenant, thread_id, run_id, kept_s,
         )  # fmt: skip
 
 
@@ -27,16 +28,17 @@ async def limit_life(database: Database, tenant: str, thread_id: str, ttl_minute
         )  # fmt: skip
 
 
-async def due(database: Database, tenant: str, kept_s: float, limit: int) -> list[str]:
-    """Threads to delete now: their run was over `kept_s` ago, or their time has run out. Raises: Unavailable."""
+async def due(database: Database, tenant: str, limit: int) -> list[str]:
+    """Threads to delete now: their run has been over for long enough, or their time is up. Raises: Unavailable."""
     async with database.connection() as connection:
         rows = await connection.fetch(
             "SELECT c.thread_id FROM temporary_threads c JOIN runs r ON r.tenant=c.tenant AND r.run_id=c.run_id "
-            "WHERE c.tenant=$1 AND r.status NOT IN ('pending', 'running') AND r.updated_at < now() - $2::interval "
+            "WHERE c.tenant=$1 AND r.status NOT IN ('pending', 'running') "
+            "AND r.updated_at < now() - make_interval(secs => c.kept_s) "
             "UNION SELECT c.thread_id FROM temporary_threads c JOIN threads t USING (tenant, thread_id) "
             "WHERE c.tenant=$1 AND t.status <> 'busy' "
-            "AND greatest(t.updated_at, c.created_at) < now() - make_interval(secs => c.ttl_minutes * 60) LIMIT $3",
-            tenant, timedelta(seconds=kept_s), limit,
+            "AND greatest(t.updated_at, c.created_at) < now() - make_interval(secs => c.ttl_minutes * 60) LIMIT $2",
+            tenant, limit,
         )  # fmt: skip
     return [row["thread_id"] for row in rows]
 

@@ -179,7 +179,8 @@ async def accept_alone(context: Context, body: RunCreate, created: rs.RunCreated
     Raises: InvalidArgument, and what `accept` does.
     """
     if _one_of(body.on_completion, ("delete", "keep"), "delete", "on_completion") == "delete":
-        await temporary.remember(context.database, context.scope.tenant, created.thread_id, created.run_id)
+        kept_s = context.settings.stateless_kept_s
+        await temporary.remember(context.database, context.scope.tenant, created.thread_id, created.run_id, kept_s)
     return await accept(context, created)
 
 

@@ -85,8 +85,7 @@ async def _make_up_for(context: Context, row: rows.CronRow) -> None:
 
 async def _delete_threads(context: Context, tenant: str) -> None:
     """Delete the threads whose time is over."""
-    kept_s = context.settings.stateless_kept_s
-    for thread_id in await temporary.due(context.database, tenant, kept_s, CRON_SWEEP_ROWS):
+    for thread_id in await temporary.due(context.database, tenant, CRON_SWEEP_ROWS):
         with contextlib.suppress(NotFound):
             await runs.delete_thread(context, thread_id)
         await temporary.forget(context.database, tenant, thread_id)

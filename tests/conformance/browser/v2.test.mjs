@@ -118,7 +118,7 @@ describe("useStream of @langchain/react", { concurrency: true }, () => {
     const page = open(t, { assistantId: "deep" });
     page.input.current = { count: 1 };
     await page.press("send");
-    await until(() => !page.isBusy, "the end");
+    await until(() => !page.isBusy && named(page).length === 2, "the end, and what was discovered on the way");
     assert.deepEqual(named(page), ["outer", "middle"]);
     const past = [...page.stream.subgraphs.keys()][0];
     const { threadId } = page.stream;
