@@ -115,6 +115,12 @@ GRAPH_XRAY_MAX: Final = 100
 GRAPH_ANSWERS_BYTES_MAX: Final = 16 * 1024 * 1024
 """Drawings and schemas of graphs that an API process remembers."""
 
+# Figures
+METRICS_SAMPLE_AGE_S: Final = 5.0
+"""Figures that cost a question to the log or the rows are asked for no more often than this."""
+METRICS_SAMPLE_DEADLINE_S: Final = 2.0
+"""And given up after this: a scraper does not wait long."""
+
 # Crons
 CRONS_MAX: Final = 10_000
 """Of one tenant."""
@@ -165,3 +171,4 @@ assert STATE_UPDATE_DEADLINE_S < TRANSACTION_DEADLINE_S < DATABASE_DEADLINE_S, "
 assert DATABASE_DEADLINE_S + STATE_UPDATE_DEADLINE_S + PUBLISH_DEADLINE_S < STATE_ANSWER_DEADLINE_S
 assert 2 * WORK_HEARTBEAT_S < ACK_WAIT_S
 assert 2 * PULL_IDLE_HEARTBEAT_S < PULL_EXPIRES_S
+assert METRICS_SAMPLE_DEADLINE_S < METRICS_SAMPLE_AGE_S

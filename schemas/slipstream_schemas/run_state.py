@@ -148,6 +148,7 @@ class RunCreated(msgspec.Struct, omit_defaults=True):
     user_id: str = ""
     request_id: str = ""
     assistant_version: int = 0
+    traceparent: str = ""
 
 
 class RunStarted(msgspec.Struct, omit_defaults=True):

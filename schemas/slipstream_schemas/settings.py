@@ -4,12 +4,13 @@ import logging
 import os
 import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
 from slipstream_schemas import limits
 from slipstream_schemas.errors import Rejected
+from slipstream_schemas.log_lines import JsonLines
 
 PREFIX = "SLIPSTREAM_"
 HIDDEN = "…"
@@ -25,6 +26,8 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
     host: str = "127.0.0.1"
     port: int = 2024
     log_level: str = "info"
+    log_format: Literal["text", "json"] = "text"
+    metrics_port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
     replicas: int = 1
     threads_age_max_s: int = 0
     runner_slots: int = limits.RUNNER_SLOTS
@@ -68,10 +71,13 @@ def known_names() -> list[str]:
             for name in ServiceSettings.__struct_fields__]  # fmt: skip
 
 
-def log_to_stderr(level: str) -> None:
-    """One line for each log record, on stderr."""
+def log_to_stderr(level: str, form: Literal["text", "json"] = "text") -> None:
+    """One line for each log record, on stderr; with `json` an object, tracebacks and warnings included."""
     logging.basicConfig(
         stream=sys.stderr, level=level.upper(), format="%(asctime)s %(levelname)-7s %(name)s  %(message)s", force=True
     )
+    if form == "json":
+        logging.getLogger().handlers[0].setFormatter(JsonLines())
+        logging.captureWarnings(True)
     for noisy in ("asyncio", "httpx", "nats", "psycopg"):
         logging.getLogger(noisy).setLevel(logging.WARNING)

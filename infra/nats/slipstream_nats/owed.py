@@ -24,10 +24,10 @@ async def is_published(threads: ThreadLog, scope: Scope, thread_id: str, owed: r
         seq = record.stream_seq + 1
 
 
-async def publish_owed(writer: ThreadLogWriter, owed: rs.OwedTerminal) -> None:
-    """Append one owed terminal record. Raises: Fenced, Unavailable."""
+async def publish_owed(writer: ThreadLogWriter, owed: rs.OwedTerminal, traceparent: str = "") -> None:
+    """Append one owed terminal record, in the trace of its run if that is known. Raises: Fenced, Unavailable."""
     header = RecordHeader(owed.run_id, 0, 0)
-    await writer.append(header, owed.body.encode(), msg_id=terminal_message_id(owed.run_id))
+    await writer.append(header, owed.body.encode(), msg_id=terminal_message_id(owed.run_id), traceparent=traceparent)
 
 
 async def pay(

@@ -9,6 +9,8 @@ long after its caller was told that it failed.
 
 import asyncio
 import re
+import time
+from collections.abc import Callable
 
 import msgspec
 from nats.aio.msg import Msg
@@ -23,6 +25,9 @@ MESSAGE_TOO_LARGE = 10054
 HEADER_LINE_BYTES = len(b": \r\n")
 HEADER_FRAME_BYTES = len(b"NATS/1.0\r\n\r\n")
 RETRY_WAIT_S = 0.005
+
+Observe = Callable[[float, str], None]
+"""Hears of each publish: the seconds it took, and `stored`, `refused` or `failed`."""
 
 _SEQ = re.compile(rb'"seq":\s*(\d+)')
 _ACTUAL = re.compile(r"wrong last sequence: (\d+)")
@@ -57,6 +62,10 @@ class _InFlight(Conflict):
     """Another message that checks the same subject is in flight on a replicated stream; not stored, try again."""
 
 
+def _nobody(took_s: float, outcome: str) -> None:
+    """Nobody listens."""
+
+
 def refusal(error: _Error) -> SlipstreamError:
     """The error for what JetStream answered."""
     if error.err_code == WRONG_LAST_SEQUENCE:
@@ -80,6 +89,7 @@ class Publisher:
         self._inbox = ""
         self._waiting: dict[str, asyncio.Future[Ack]] = {}
         self._count = 0
+        self.observe: Observe = _nobody
 
     async def open(self) -> None:
         """Begin to listen for acknowledgements. Raises: Unavailable."""
@@ -120,15 +130,23 @@ class Publisher:
         only a retry with the same `Nats-Msg-Id` is safe), TooLarge, Corrupt.
         """
         _check_size(body, headers or {}, min(MESSAGE_BYTES_MAX, self._connection.payload_bytes_max))
+        begun, outcome = time.perf_counter(), "failed"
         try:
             async with asyncio.timeout(deadline_s):
                 while True:
                     try:
-                        return await self._once(subject, body, headers)
+                        ack = await self._once(subject, body, headers)
+                        outcome = "stored"
+                        return ack
                     except _InFlight:
                         await asyncio.sleep(RETRY_WAIT_S)
+        except WrongSequence:
+            outcome = "refused"
+            raise
         except TimeoutError as error:
             raise Unavailable(f"no acknowledgement within {deadline_s:.1f} s") from error
+        finally:
+            self.observe(time.perf_counter() - begun, outcome)
 
     async def _once(self, subject: str, body: bytes, headers: dict[str, str] | None) -> Ack:
         await self._connection.wait_connected()

@@ -50,6 +50,21 @@ async def of_status(database: Database, tenant: str, statuses: Sequence[str], li
     return [(row["thread_id"], row["run_id"]) for row in rows]
 
 
+async def count_unfinished(database: Database) -> dict[str, int]:
+    """How many runs wait and how many run, from the index of the unfinished ones alone. Raises: Unavailable."""
+    async with database.connection() as connection:
+        rows = await connection.fetch(
+            "SELECT status, count(*) AS runs FROM runs WHERE status IN ('pending', 'running') GROUP BY status"
+        )
+    return {"pending": 0, "running": 0, **{row["status"]: row["runs"] for row in rows}}
+
+
+async def count_quarantined(database: Database) -> int:
+    """How many control records could not be applied. Raises: Unavailable."""
+    async with database.connection() as connection:
+        return int(await connection.fetchval("SELECT count(*) FROM quarantine"))
+
+
 async def cancelled_before_start(
     database: Database, older_than_s: float, newer_than_s: float, limit: int = 100
 ) -> list[tuple[str, str, str]]:
