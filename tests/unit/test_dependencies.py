@@ -16,6 +16,7 @@ PACKAGES: Final = (
     "slipstream_schemas",
     "slipstream_nats",
     "slipstream_postgres",
+    "slipstream_telemetry",
     "slipstream_api",
     "slipstream_runner",
     "slipstream_projector",
@@ -38,8 +39,8 @@ def loaded_by(module: str) -> set[str]:
     ("module", "foreign"),
     [
         ("slipstream_schemas", {"nats", "litestar", "langgraph", "langchain_core", "sqlalchemy", "asyncpg", "psycopg"}),
-        ("slipstream_api.main", {"langgraph", "langchain_core", "psycopg"}),
-        ("slipstream_projector.main", {"langgraph", "langchain_core", "litestar", "psycopg"}),
+        ("slipstream_api.main", {"langgraph", "langchain_core", "psycopg", "opentelemetry"}),
+        ("slipstream_projector.main", {"langgraph", "langchain_core", "litestar", "psycopg", "opentelemetry"}),
         ("slipstream_runner.main", {"litestar", "uvicorn"}),
         ("slipstream_cli.main", {"langgraph", "langchain_core", "litestar"}),
     ],

@@ -1,5 +1,6 @@
 """The application: routes, errors, and the life of its connections."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -15,6 +16,7 @@ from slipstream_api.routes import (
     assistants,
     crons,
     events,
+    metrics,
     runs,
     stateless,
     states,
@@ -36,6 +38,7 @@ from slipstream_schemas.settings import ServiceSettings
 
 ROUTES = [
     *system.ROUTES,
+    *metrics.ROUTES,
     *assistants.ROUTES,
     *assistant_graphs.ROUTES,
     *thread_search.ROUTES,
@@ -67,6 +70,7 @@ async def opened(settings: ServiceSettings) -> AsyncIterator[Context]:
         context.position = await positions.get(database, "control")
         async with scheduling(context):
             yield context
+        await asyncio.to_thread(context.tracing.close)
     await database.close()
     await connection.close()
 

@@ -3,6 +3,7 @@
 import asyncio
 
 from slipstream_api.drawings import Drawings
+from slipstream_api.metrics import ApiMetrics
 from slipstream_api.sse import Heart
 from slipstream_api.unwatched import UnwatchedRuns
 from slipstream_api.watchers import Readers
@@ -19,6 +20,7 @@ from slipstream_schemas import subjects
 from slipstream_schemas.crashpoint import Crashpoint
 from slipstream_schemas.settings import ServiceSettings
 from slipstream_schemas.subjects import Scope
+from slipstream_telemetry.tracing import open_tracing
 
 
 class Context:
@@ -41,6 +43,9 @@ class Context:
         self.heart = Heart()
         self.readers = Readers()
         self.crash = Crashpoint(settings.crashpoint)
+        self.metrics = ApiMetrics()
+        publisher.observe = self.metrics.publishes.published
+        self.tracing = open_tracing("slipstream-api")
         self._moved = asyncio.Event()
 
     async def follow_position(self) -> None:

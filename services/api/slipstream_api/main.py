@@ -8,6 +8,7 @@ import socket
 import uvicorn
 
 from slipstream_api.app import create_app, opened
+from slipstream_api.observed import Observed
 from slipstream_schemas.errors import SlipstreamError, Unavailable
 from slipstream_schemas.limits import BODY_BYTES_MAX
 from slipstream_schemas.settings import ServiceSettings, log_to_stderr, settings_from_environment
@@ -37,8 +38,8 @@ async def run(settings: ServiceSettings) -> None:
     listening = listen(settings.host, settings.port)
     async with opened(settings) as context:
         config = uvicorn.Config(
-            create_app(context), log_level="warning", access_log=False, lifespan="off",
-            timeout_graceful_shutdown=STOP_DEADLINE_S, http="httptools", ws="websockets-sansio",
+            Observed(create_app(context), context), log_config=None, log_level="warning", access_log=False,
+            lifespan="off", timeout_graceful_shutdown=STOP_DEADLINE_S, http="httptools", ws="websockets-sansio",
             ws_max_size=BODY_BYTES_MAX,
         )  # fmt: skip
         server = _Server(config)
@@ -73,7 +74,7 @@ def main() -> None:
     """The process."""
     try:
         settings = settings_from_environment()
-        log_to_stderr(settings.log_level)
+        log_to_stderr(settings.log_level, settings.log_format)
         uvicorn_loop(settings)
     except SlipstreamError as error:
         raise SystemExit(f"slipstream api: {error.message}") from error

@@ -21,6 +21,7 @@ INVALID: dict[str, Any] = {
 UNAVAILABLE = {"description": "A part that is needed does not answer; retry after `Retry-After` seconds"}
 ANY_JSON: dict[str, Any] = {"description": "Success", "content": {"application/json": {"schema": {}}}}
 SSE: dict[str, Any] = {"description": "SSE stream", "content": {"text/event-stream": {}}}
+PROMETHEUS: dict[str, Any] = {"description": "Figures for Prometheus", "content": {"text/plain": {}}}
 THREAD = ("thread_id", "path", "string")
 RUN = ("run_id", "path", "string")
 Parameter = tuple[str, str, str]
@@ -246,6 +247,7 @@ def _paths() -> dict[str, Any]:
         **_assistants(),
         **_cron_paths(),
         **_store_paths(),
+        "/metrics": {"get": _operation("Health", "Metrics", success=PROMETHEUS, codes=())},
         **{
             path: {"get": _operation("Health", summary, codes=())}
             for path, summary in (

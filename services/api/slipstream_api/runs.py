@@ -21,6 +21,7 @@ from slipstream_schemas.ids import derived_id, new_run_id
 from slipstream_schemas.limits import CREATE_PROJECTION_WAIT_S
 from slipstream_schemas.subjects import thread_key
 from slipstream_schemas.terminal import running_line, terminal_body
+from slipstream_schemas.traceparent import carried
 
 STRATEGIES = ("reject", "enqueue", "interrupt", "rollback")
 STREAM_MODES = (
@@ -143,6 +144,22 @@ async def resolve(
 
 async def accept(
     context: Context, created: rs.RunCreated, answers: tuple[OpenInterrupt, ...] = (), *, resumes: bool = False
+) -> Accepted:
+    """Decide on a run and put it to work, as `_accept` says. Its record carries the trace that it belongs to."""
+    about = {"slipstream.run_id": created.run_id, "slipstream.thread_id": created.thread_id}
+    span = context.tracing.start("accept run", carried.get(), about)
+    created.traceparent = span.traceparent
+    try:
+        accepted = await _accept(context, created, answers, resumes=resumes)
+    except BaseException as error:
+        span.end(type(error).__name__)
+        raise
+    span.end()
+    return accepted
+
+
+async def _accept(
+    context: Context, created: rs.RunCreated, answers: tuple[OpenInterrupt, ...], *, resumes: bool
 ) -> Accepted:
     """Decide on a run and put it to work if it may execute now.
 

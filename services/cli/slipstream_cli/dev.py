@@ -27,6 +27,7 @@ POLL_S: Final = 0.02
 STORE_CHECK_S: Final = 0.5
 RESTART_WAITS_S: Final = (0.2, 0.5, 1.0, 2.0, 5.0)
 DEV_DRAIN_GRACE_S: Final = "1"
+METRICS_PORT: Final = "SLIPSTREAM_METRICS_PORT"
 
 
 class DevOptions(msgspec.Struct, frozen=True):
@@ -121,12 +122,15 @@ class Dev:
             "SLIPSTREAM_PORT": str(options.port),
         }  # fmt: skip
         env.setdefault("SLIPSTREAM_DRAIN_GRACE_S", DEV_DRAIN_GRACE_S)
-        numbers = range(options.runners)
+        ports = int(env.get(METRICS_PORT) or 0)
         self._runners = [
-            Child("runner" if options.runners == 1 else f"runner-{n}", "slipstream_runner.main", env) for n in numbers
+            Child(
+                "runner" if options.runners == 1 else f"runner-{n}", "slipstream_runner.main", _with_port(env, ports, n)
+            )
+            for n in range(options.runners)
         ]
         self._services = [
-            Child("projector", "slipstream_projector.main", env), *self._runners,
+            Child("projector", "slipstream_projector.main", _with_port(env, ports, options.runners)), *self._runners,
             Child("api", "slipstream_api.main", env),
         ]  # fmt: skip
         self._stopping = asyncio.Event()
@@ -233,6 +237,11 @@ class Dev:
                 yield seen[0].removeprefix(f"{root}{os.sep}")
 
 
+def _with_port(env: dict[str, str], first: int, number: int) -> dict[str, str]:
+    """The processes share this machine: from the port that is set, each has the next one, the projector the last."""
+    return {**env, METRICS_PORT: str(first + number)} if first else env
+
+
 async def _is_ready(client: httpx.AsyncClient) -> bool:
     try:
         answer = await client.get("/ready")
@@ -245,7 +254,7 @@ def run_dev(options: DevOptions) -> int:
     """`slipstream dev`. Raises: Rejected, Unavailable."""
     begun = time.monotonic()
     settings = settings_from_environment()
-    log_to_stderr("warning")
+    log_to_stderr("warning", settings.log_format)
     if not options.config.exists():
         raise Rejected(f'{options.config} does not exist. Write one: {{"graphs": {{"agent": "./agent.py:graph"}}}}')
     check_port(options.host, options.port)

@@ -28,7 +28,7 @@ async def prepare(settings: ServiceSettings) -> None:
 def run_provision() -> int:
     """`slipstream provision`."""
     settings = settings_from_environment()
-    log_to_stderr(settings.log_level)
+    log_to_stderr(settings.log_level, settings.log_format)
     asyncio.run(prepare(settings))
     print(f"region {settings.region}: streams and tables are as they should be")
     return 0
@@ -48,7 +48,7 @@ async def _rebuild(settings: ServiceSettings) -> str:
 def run_rebuild() -> int:
     """`slipstream rebuild`."""
     settings = settings_from_environment()
-    log_to_stderr(settings.log_level)
+    log_to_stderr(settings.log_level, settings.log_format)
     print(asyncio.run(_rebuild(settings)))
     return 0
 

@@ -14,9 +14,11 @@ from slipstream_postgres import positions
 from slipstream_postgres.pool import Database, open_database
 from slipstream_projector.apply import POSITION, Applier
 from slipstream_projector.lock import TRY_LOCK, UNLOCK
+from slipstream_projector.metrics import ProjectorMetrics
 from slipstream_schemas import subjects
 from slipstream_schemas.errors import SlipstreamError, Unavailable
 from slipstream_schemas.settings import ServiceSettings, log_to_stderr, settings_from_environment
+from slipstream_telemetry.exposition import serve
 
 log = logging.getLogger("slipstream.projector")
 
@@ -25,7 +27,7 @@ RETRY_WAIT_S = 0.5
 ANNOUNCE_S = 1.0
 
 
-async def project(connection: Connection, database: Database, region: str) -> None:
+async def project(connection: Connection, database: Database, region: str, metrics: ProjectorMetrics) -> None:
     """Fold for ever. Raises: Unavailable when Postgres or the log go away (call again), Corrupt."""
     publisher = await open_publisher(connection)
     applier = Applier(database, ThreadLog(connection, publisher, region))
@@ -36,13 +38,16 @@ async def project(connection: Connection, database: Database, region: str) -> No
         try:
             position = await positions.get(database, POSITION)
             log.info("ready: projecting region %s from record %d", region, position + 1)
-            await _follow(connection, applier, region, position)
+            metrics.starts_at(position)
+            await _follow(connection, applier, region, position, metrics)
         finally:
             with contextlib.suppress(Exception):
                 await lock.execute(UNLOCK, region)
 
 
-async def _follow(connection: Connection, applier: Applier, region: str, position: int) -> None:
+async def _follow(
+    connection: Connection, applier: Applier, region: str, position: int, metrics: ProjectorMetrics
+) -> None:
     stream, subject = subjects.control_stream(region), subjects.family("control", region)
     where = subjects.position_subject(region)
     async with open_pull(connection, stream, subject, position + 1) as pull:
@@ -51,6 +56,7 @@ async def _follow(connection: Connection, applier: Applier, region: str, positio
                 async with asyncio.timeout(ANNOUNCE_S):
                     batch = await anext(pull)
                 position = await applier.apply(batch)
+                metrics.applied(batch, position)
             await connection.publish(where, str(position).encode())
 
 
@@ -61,7 +67,10 @@ async def run(settings: ServiceSettings) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     connection = await connect(settings.nats_url, "slipstream-projector")
     database = await open_database(settings.database_url)
-    task = asyncio.create_task(_for_ever(connection, database, settings.region))
+    metrics = ProjectorMetrics()
+    if settings.metrics_port:
+        serve(metrics.process.registry, settings.host, settings.metrics_port)
+    task = asyncio.create_task(_for_ever(connection, database, settings.region, metrics))
     await asyncio.wait({task, asyncio.ensure_future(stop.wait())}, return_when=asyncio.FIRST_COMPLETED)
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
@@ -70,11 +79,11 @@ async def run(settings: ServiceSettings) -> None:
     await connection.close()
 
 
-async def _for_ever(connection: Connection, database: Database, region: str) -> None:
+async def _for_ever(connection: Connection, database: Database, region: str, metrics: ProjectorMetrics) -> None:
     while True:
         begun = time.monotonic()
         try:
-            await project(connection, database, region)
+            await project(connection, database, region, metrics)
         except Unavailable as error:
             log.warning("projecting stopped: %s; trying again", error.message)
         await asyncio.sleep(RETRY_WAIT_S if time.monotonic() - begun < RETRY_WAIT_S else 0)
@@ -83,7 +92,7 @@ async def _for_ever(connection: Connection, database: Database, region: str) -> 
 def main() -> None:
     """The process."""
     settings = settings_from_environment()
-    log_to_stderr(settings.log_level)
+    log_to_stderr(settings.log_level, settings.log_format)
     try:
         asyncio.run(run(settings))
     except SlipstreamError as error:

@@ -81,7 +81,7 @@ async def end(runtime: Runtime, attempt: Attempt, outcome: Outcome, translator: 
         log.warning("run %s attempt %d is no longer ours: %s", attempt.run.run_id, attempt.number, error.message)
         return
     runtime.crash.reach("ended")
-    await publish_owed(attempt.writer, owed)
+    await publish_owed(attempt.writer, owed, attempt.traceparent)
     runtime.crash.reach("terminal")
     await put_next(runtime, attempt.scope, attempt.thread_id, state)
     runtime.crash.reach("next_work")

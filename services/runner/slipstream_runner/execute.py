@@ -15,6 +15,7 @@ from slipstream_runner.flush import Flusher
 from slipstream_runner.inputs import graph_input, run_config, run_context
 from slipstream_runner.recover import opening_lines
 from slipstream_runner.runtime import Attempt, Runtime, now_ms
+from slipstream_runner.spans import traced
 from slipstream_runner.translate import EXTENSION, MODES, LlmRuns, Translator, describe_error
 from slipstream_schemas.errors import Corrupt, Fenced, SlipstreamError, Unavailable
 from slipstream_schemas.terminal import TERMINAL_INTERRUPTS_MAX, requested_lines
@@ -83,8 +84,15 @@ async def _flushed(flushing: asyncio.Task[None], attempt: Attempt, outcome: Outc
 async def _drive(
     runtime: Runtime, attempt: Attempt, translator: Translator, flusher: Flusher, llm_runs: LlmRuns
 ) -> None:
+    with traced(runtime.tracing, attempt.traceparent) as callbacks:
+        config = run_config(attempt, [llm_runs, *callbacks])
+        await _stream(runtime, attempt, config, translator, flusher)
+
+
+async def _stream(
+    runtime: Runtime, attempt: Attempt, config: dict[str, Any], translator: Translator, flusher: Flusher
+) -> None:
     run = attempt.run
-    config = run_config(attempt, [llm_runs])
     saver = FencedSaver(runtime.checkpoints, attempt.scope, attempt.thread_id, attempt.fence)
     async with (
         runtime.stores.for_graph(attempt.scope.tenant) as store,

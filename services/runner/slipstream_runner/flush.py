@@ -30,6 +30,11 @@ class Flusher:
         self._closed = False
         self._failed = False
 
+    @property
+    def waiting_lines(self) -> int:
+        """How many lines wait for the log."""
+        return len(self._translator)
+
     def notify(self) -> None:
         """There are new lines."""
         self._wake.set()
@@ -88,7 +93,8 @@ class Flusher:
         attempt.ordinal += 1
         body = assemble(drafts, attempt.run.run_id, attempt.number, attempt.ordinal)
         header = RecordHeader(attempt.run.run_id, attempt.number, attempt.ordinal, opened)
-        stream_seq = await attempt.writer.append(header, body)
+        stream_seq = await attempt.writer.append(header, body, traceparent=attempt.traceparent)
+        self._runtime.metrics.lines.inc(len(drafts))
         for line, message_id in starts:
             self._translator.started_at(message_id, pack(stream_seq, line))
         if values >= 0:

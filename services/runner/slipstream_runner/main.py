@@ -22,6 +22,7 @@ from slipstream_postgres import assistants
 from slipstream_postgres.pool import open_database
 from slipstream_runner import checkpoints, questions
 from slipstream_runner.graphs import Graphs
+from slipstream_runner.metrics import RunnerMetrics
 from slipstream_runner.pulse import Pulse
 from slipstream_runner.runtime import Runtime
 from slipstream_runner.store import open_stores
@@ -34,6 +35,8 @@ from slipstream_schemas.crashpoint import Crashpoint
 from slipstream_schemas.errors import SlipstreamError
 from slipstream_schemas.limits import CONNECT_DEADLINE_S, SYNC_NODE_THREADS
 from slipstream_schemas.settings import ServiceSettings, log_to_stderr, settings_from_environment
+from slipstream_telemetry.exposition import serve as serve_metrics
+from slipstream_telemetry.tracing import open_tracing
 
 log = logging.getLogger("slipstream.runner")
 
@@ -45,6 +48,8 @@ async def open_runtime(settings: ServiceSettings, graphs: Graphs, store: StoreSe
     holder = f"{socket.gethostname().split('.')[0]}-{uuid.uuid4().hex[:12]}"
     connection = await connect(settings.nats_url, holder)
     publisher = await open_publisher(connection)
+    metrics = RunnerMetrics()
+    publisher.observe = metrics.publishes.published
     database = await open_database(settings.database_url)
     pool = await checkpoints.open_pool(settings.database_url, settings.runner_slots)
     await checkpoints.set_up(pool)
@@ -53,7 +58,7 @@ async def open_runtime(settings: ServiceSettings, graphs: Graphs, store: StoreSe
     return Runtime(
         settings, holder, connection, publisher, ControlLog(connection, publisher, region),
         ThreadLog(connection, publisher, region), WorkQueue(publisher, region), database, pool, graphs,
-        Crashpoint(settings.crashpoint), stores,
+        Crashpoint(settings.crashpoint), stores, metrics, open_tracing("slipstream-runner"),
     )  # fmt: skip
 
 
@@ -69,6 +74,9 @@ async def run(settings: ServiceSettings, graphs: Graphs, store: StoreSettings) -
     pulse = Pulse(settings, runtime.holder)
     pulse.start()
     worker = Worker(runtime, pulse)
+    runtime.metrics.read_from(settings.runner_slots, lambda: len(worker.held), worker.waiting_lines)
+    if settings.metrics_port:
+        serve_metrics(runtime.metrics.process.registry, settings.host, settings.metrics_port)
     await assistants.register_graphs(runtime.database, graphs.ids, graphs.descriptions, graphs.version)
     await questions.serve(runtime)
     await serve_store(runtime.connection, settings.region, runtime.stores)
@@ -97,6 +105,7 @@ async def run(settings: ServiceSettings, graphs: Graphs, store: StoreSettings) -
     await runtime.stores.close()
     await runtime.checkpoints.close()
     await runtime.database.close()
+    await asyncio.to_thread(runtime.tracing.close)
     if failed is not None:
         failed.result()
     logging.shutdown()
@@ -114,7 +123,7 @@ def main() -> None:
     """The process."""
     try:
         settings = settings_from_environment()
-        log_to_stderr(settings.log_level)
+        log_to_stderr(settings.log_level, settings.log_format)
         graphs = Graphs.load(Path(settings.config))
         store = load_store_settings(Path(settings.config))
         # What is loaded now stays: the collector need not look at it again.

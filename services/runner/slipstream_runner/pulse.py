@@ -192,6 +192,7 @@ class Pulse:
             lambda state: rs.end_run(state, f"{run.run_id}:{attempt.number}:stalled", now_ms(), ended, owed),
         )
         writer = threads.writer(attempt.scope, attempt.thread_id, attempt.fence)
-        await writer.append(RecordHeader(run.run_id, 0, 0), body, msg_id=terminal_message_id(run.run_id))
+        message_id = terminal_message_id(run.run_id)
+        await writer.append(RecordHeader(run.run_id, 0, 0), body, msg_id=message_id, traceparent=attempt.traceparent)
         if transition.state.pending:
             await work.put(attempt.scope, attempt.thread_id, transition.state.pending[0].run_id)

@@ -13,11 +13,13 @@ from slipstream_nats.workqueue import WorkItem, WorkQueue
 from slipstream_postgres.pool import Database
 from slipstream_runner.checkpoints import Pool
 from slipstream_runner.graphs import Graphs
+from slipstream_runner.metrics import RunnerMetrics
 from slipstream_runner.store import Stores
 from slipstream_schemas.crashpoint import Crashpoint
 from slipstream_schemas.run_state import CancelAction, RunCreated, ThreadState
 from slipstream_schemas.settings import ServiceSettings
 from slipstream_schemas.subjects import Scope
+from slipstream_telemetry.tracing import Tracing
 
 
 class Runtime(msgspec.Struct, frozen=True):
@@ -35,10 +37,12 @@ class Runtime(msgspec.Struct, frozen=True):
     graphs: Graphs
     crash: Crashpoint
     stores: Stores
+    metrics: RunnerMetrics
+    tracing: Tracing
 
 
 class Attempt(msgspec.Struct):
-    """A run in this process's hands.
+    """A run in this process's hands. `traceparent` is the attempt's span, or what the run was created with.
 
     `stop` says why the graph was cancelled: `interrupt`, `rollback`, `timeout`, `release`, `fenced` or `deleted`.
     """
@@ -57,6 +61,7 @@ class Attempt(msgspec.Struct):
     task: asyncio.Task[None] | None = None
     settled: set[str] = msgspec.field(default_factory=lambda: set[str]())
     ordinal: int = 0
+    traceparent: str = ""
 
     def cancel(self, reason: str | CancelAction) -> None:
         """Stop the graph; the first reason counts, except that a fence overrides."""

@@ -88,10 +88,11 @@ async def _holder_lives(runtime: Runtime, running: rs.RunningRun) -> bool:
 
 async def _start(runtime: Runtime, item: WorkItem, head: Head, state: rs.ThreadState) -> Attempt:
     """Shut the old holder out and append `run_started`. Raises: WrongSequence when the head moved."""
-    created, fence = await asyncio.gather(
+    accepted, fence = await asyncio.gather(
         _created(runtime, head, state, item.run_id),
         leases.take(runtime.publisher, item.scope, item.thread_id, runtime.holder, item.run_id),
     )
+    created = msgspec.json.decode(accepted.payload, type=rs.RunCreated)
     runtime.crash.reach("leased")
     writer = runtime.threads.writer(item.scope, item.thread_id, fence)
     await asyncio.gather(
@@ -107,18 +108,21 @@ async def _start(runtime: Runtime, item: WorkItem, head: Head, state: rs.ThreadS
     transition = rs.start_run(state, f"{item.run_id}:{number}:{fence}:started", now_ms(), started)
     await runtime.control.append(item.scope, item.thread_id, transition, head.stream_seq)
     runtime.crash.reach("started")
+    if number == 1:
+        runtime.metrics.queue_wait.observe(max(0, transition.at_ms - accepted.at_ms) / 1000)
     return Attempt(
-        item.scope, item.thread_id, created, number, fence, transition.state, item, writer, checkpoint_id, null_writes
-    )
+        item.scope, item.thread_id, created, number, fence, transition.state, item, writer, checkpoint_id, null_writes,
+        traceparent=created.traceparent,
+    )  # fmt: skip
 
 
-async def _created(runtime: Runtime, head: Head, state: rs.ThreadState, run_id: str) -> rs.RunCreated:
-    """The `run_created` payload: often it is the head itself."""
+async def _created(runtime: Runtime, head: Head, state: rs.ThreadState, run_id: str) -> rs.Transition:
+    """The run's `run_created`: often it is the head itself."""
     run = state.running if state.running is not None else state.pending[0]
     if head.transition is not None and run.created_seq == head.stream_seq:
-        return msgspec.json.decode(head.transition.payload, type=rs.RunCreated)
+        return head.transition
     stream = subjects.control_stream(runtime.settings.region)
     found = await at_seq(runtime.connection, stream, run.created_seq)
     if found is None:
         raise Corrupt(f"run {run_id}: its creation record {run.created_seq} is gone")
-    return msgspec.json.decode(rs.decode_transition(found.body).payload, type=rs.RunCreated)
+    return rs.decode_transition(found.body)

@@ -10,6 +10,7 @@ from slipstream_nats.workqueue import WorkItem, WorkPuller
 from slipstream_runner.ending import end
 from slipstream_runner.execute import Outcome, execute
 from slipstream_runner.flush import Flusher
+from slipstream_runner.metrics import UNKNOWN
 from slipstream_runner.pulse import Pulse, current_run
 from slipstream_runner.runtime import Attempt, Runtime
 from slipstream_runner.taking import take
@@ -17,6 +18,9 @@ from slipstream_runner.translate import LlmRuns, Translator
 from slipstream_schemas import subjects
 from slipstream_schemas.errors import NoResponder, SlipstreamError, Unavailable
 from slipstream_schemas.limits import RUN_CRASHES_MAX
+from slipstream_schemas.log_lines import about
+from slipstream_schemas.traceparent import carried
+from slipstream_telemetry.tracing import Span
 
 log = logging.getLogger("slipstream.runner")
 
@@ -67,6 +71,7 @@ class Worker:
     async def _one(self, item: WorkItem) -> None:
         """One work item, to its end. This is a task's boundary: what goes wrong is logged and the item comes back."""
         current_run.set(item.run_id)
+        about.set(lambda: {"run_id": item.run_id, "thread_id": item.thread_id})
         try:
             attempt = await take(self._runtime, item)
             if attempt is not None:
@@ -80,6 +85,10 @@ class Worker:
         finally:
             self._pulse.answered(item.ack_subject)
 
+    def waiting_lines(self) -> int:
+        """Lines that wait for the log, of all runs. May be called from any thread."""
+        return sum(flusher.waiting_lines for flusher in list(self.flushers.values()))
+
     async def _give_back(self, item: WorkItem) -> None:
         with contextlib.suppress(SlipstreamError):
             await item.nak(RETRY_DELAY_S)
@@ -88,23 +97,44 @@ class Worker:
         key = (attempt.scope.tenant, attempt.thread_id)
         self.held[key] = attempt
         self._pulse.hold(attempt)
-        begun = time.monotonic()
+        begun, kind = time.monotonic(), "lost"
+        span = self._begin_span(attempt)
         try:
             refused = await self._refusal(attempt)
             if refused is not None and refused.kind == "release":
+                kind = refused.kind
                 await end(self._runtime, attempt, refused, Translator(attempt.number, LlmRuns()))
                 return
             if refused is not None:
                 outcome, translator = refused, Translator(attempt.number, LlmRuns())
             else:
-                outcome, translator = await execute(self._runtime, attempt, self.flushers)
+                with span.entered():
+                    outcome, translator = await execute(self._runtime, attempt, self.flushers)
+            kind = outcome.kind
             await end(self._runtime, attempt, outcome, translator)
             log.info("run %s attempt %d: %s in %.2f s", attempt.run.run_id, attempt.number, outcome.kind,
                      time.monotonic() - begun)  # fmt: skip
         finally:
+            self._over(attempt, span, kind, time.monotonic() - begun)
             self._pulse.drop(attempt)
             if self.held.get(key) is attempt:
                 del self.held[key]
+
+    def _begin_span(self, attempt: Attempt) -> Span:
+        run = attempt.run
+        span = self._runtime.tracing.start(
+            f"run {run.graph_id}", run.traceparent,
+            {"slipstream.run_id": run.run_id, "slipstream.thread_id": attempt.thread_id,
+             "slipstream.graph_id": run.graph_id, "slipstream.attempt": attempt.number}, kind="consumer",
+        )  # fmt: skip
+        attempt.traceparent = span.traceparent
+        carried.set(span.traceparent)
+        return span
+
+    def _over(self, attempt: Attempt, span: Span, kind: str, took_s: float) -> None:
+        graph_id = attempt.run.graph_id
+        self._runtime.metrics.attempted(graph_id if graph_id in self._runtime.graphs else UNKNOWN, kind, took_s)
+        span.end(kind if kind in ("error", "timeout", "lost") else "")
 
     async def _refusal(self, attempt: Attempt) -> Outcome | None:
         """Why the attempt must not execute: it crashed too often, or nobody has its graph."""

@@ -1,6 +1,5 @@
 """Health and description of the server."""
 
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from litestar import MediaType, Request, Response, get
@@ -10,16 +9,9 @@ from slipstream_api.openapi import DOCUMENT, PAGE
 from slipstream_api.problems import as_json
 from slipstream_postgres import assistants
 from slipstream_schemas.errors import Unavailable
+from slipstream_telemetry.metrics import package_version
 
 AnyRequest = Request[Any, Any, Any]
-
-
-def package_version(name: str) -> str:
-    """The version of a package, `unknown` when it is not installed."""
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "unknown"
 
 
 @get("/info")
