@@ -7,6 +7,7 @@ import asyncio
 import secrets
 from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +19,7 @@ from slipstream_schemas.subjects import Scope
 from testkit.servers import TEMPLATE, NatsServer, create_database, fresh_database
 from testkit.stack import Stack
 
+CANCELS_MAX = 5
 FAILED = pytest.StashKey[bool]()
 GRAPHS = Path(__file__).parent / "testkit" / "graphs" / "langgraph.json"
 
@@ -36,6 +38,24 @@ def pytest_runtest_makereport(
 def anyio_backend() -> tuple[str, dict[str, bool]]:
     """The event loop of production."""
     return "asyncio", {"use_uvloop": True}
+
+
+@pytest.fixture(scope="session", autouse=True)
+async def no_task_outlives_the_session(anyio_backend: object) -> AsyncIterator[None]:
+    """The stock SDK's readers wait for a full queue when they are cancelled: once is not enough, and the loop hangs."""
+    yield
+    for _ in range(CANCELS_MAX):
+        left = [task for task in asyncio.all_tasks() if "langgraph_sdk" in _file_of(task)]
+        if not left:
+            break
+        for task in left:
+            task.cancel()
+        await asyncio.wait(left, timeout=1)
+
+
+def _file_of(task: "asyncio.Task[Any]") -> str:
+    coroutine: Any = task.get_coro()
+    return str(coroutine.cr_code.co_filename) if hasattr(coroutine, "cr_code") else ""
 
 
 @pytest.fixture(scope="session")
