@@ -65,7 +65,7 @@ def test_paths_that_are_not_ours_are_the_users_untouched(api: httpx.Client) -> N
         assert (seen["mine"], seen["raw_path"], seen["body"], seen["pool"]) == (True, path, "body", "open")
 
 
-@pytest.mark.parametrize("path", ["/ok", "/docs", "/openapi.json", "/ready", "/live", "/health", "/docs/"])
+@pytest.mark.parametrize("path", ["/ok", "/docs", "/openapi.json", "/metrics", "/ready", "/live", "/health", "/docs/"])
 def test_our_paths_cannot_be_shadowed(api: httpx.Client, path: str) -> None:
     answer = api.get(path)
     assert answer.status_code == 200 and "x-mine" not in answer.headers
