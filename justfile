@@ -49,6 +49,10 @@ conformance *args:
 conformance-table *args:
     python tools/conformance_table.py "$@"
 
+# Write the statuses in docs/migrate.md from the API's description
+status-table *args:
+    python tools/status_table.py "$@"
+
 # kill -9, pauses, outages
 faults *args:
     pytest tests/faults "$@"

@@ -158,6 +158,11 @@ STORE_SWEEP_ROWS: Final = 1000
 INDEX_ENTRY_BYTES_MAX: Final = 2704
 """The largest entry of a Postgres B-tree."""
 
+# The user's own application
+CUSTOM_APP_START_S: Final = 60.0
+CUSTOM_APP_STOP_S: Final = 3.0
+"""Below what `slipstream dev` gives the API to stop."""
+
 assert STORE_NAMESPACE_BYTES_MAX + STORE_KEY_BYTES_MAX + STORE_FIELD_BYTES_MAX + TOKEN_CHARS_MAX + 128 < (
     INDEX_ENTRY_BYTES_MAX
 ), "tenant, namespace, key and field are one entry"

@@ -3,14 +3,20 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from litestar import Litestar
 from litestar.config.cors import CORSConfig
 from litestar.exceptions import HTTPException
 from litestar.openapi.config import OpenAPIConfig
+from litestar.types import ASGIApp
 
 from slipstream_api import problems
 from slipstream_api.context import Context
+from slipstream_api.custom_app import Beside, behind_middleware, inner_middleware, lifespan_of
+from slipstream_api.http_settings import CorsSettings, HttpSettings
+from slipstream_api.inbound import HeaderChoice, Inbound
+from slipstream_api.route_groups import enabled, own_paths
 from slipstream_api.routes import (
     assistant_graphs,
     assistants,
@@ -75,15 +81,15 @@ async def opened(settings: ServiceSettings) -> AsyncIterator[Context]:
     await connection.close()
 
 
-def create_app(context: Context) -> Litestar:
-    """The ASGI application on an open context."""
+def create_app(context: Context, http: HttpSettings) -> Litestar:
+    """Our own ASGI application on an open context. Raises: BadConfig."""
     app = Litestar(
-        route_handlers=list(ROUTES),
+        route_handlers=enabled(ROUTES, http.disabled),
         openapi_config=NO_OPENAPI,
         logging_config=None,
+        middleware=[*inner_middleware(http)],
         request_max_body_size=BODY_BYTES_MAX,
-        # Any page may call, without credentials: identity comes in headers, which a foreign page cannot know.
-        cors_config=CORSConfig(expose_headers=EXPOSED_HEADERS),
+        cors_config=cors_of(http),
         exception_handlers={
             SlipstreamError: problems.on_slipstream_error,
             HTTPException: problems.on_http_error,
@@ -92,3 +98,35 @@ def create_app(context: Context) -> Litestar:
     )
     app.state.context = context
     return app
+
+
+def cors_of(http: HttpSettings) -> CORSConfig:
+    """Which pages may call. By default any, without credentials: identity comes in headers, which a foreign page cannot
+    know.
+    """
+    chosen = http.config.cors or CorsSettings()
+    methods: list[Any] = list(chosen.allow_methods)
+    return CORSConfig(
+        allow_origins=list(chosen.allow_origins),
+        allow_methods=methods,
+        allow_headers=list(chosen.allow_headers),
+        allow_credentials=bool(chosen.allow_credentials),
+        allow_origin_regex=chosen.allow_origin_regex,
+        expose_headers=[*EXPOSED_HEADERS, *chosen.expose_headers],
+        max_age=chosen.max_age,
+    )
+
+
+@asynccontextmanager
+async def serving(context: Context, http: HttpSettings) -> AsyncIterator[ASGIApp]:
+    """All that a process serves: our application and the user's, which is started. Raises: BadConfig."""
+    app: ASGIApp = create_app(context, http)
+    if http.config.configurable_headers is not None:
+        app = Inbound(app, HeaderChoice(http.config.configurable_headers))
+    if http.app is None:
+        yield app
+        return
+    app = behind_middleware(app, http)
+    own = own_paths(enabled(ROUTES, http.disabled))
+    async with lifespan_of(http.app) as state:
+        yield Beside(app, http.app, own, cors_of(http), state)

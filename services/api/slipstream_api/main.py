@@ -4,10 +4,12 @@ import asyncio
 import logging
 import signal
 import socket
+from pathlib import Path
 
 import uvicorn
 
-from slipstream_api.app import create_app, opened
+from slipstream_api.app import opened, serving
+from slipstream_api.http_settings import load_http_settings
 from slipstream_api.observed import Observed
 from slipstream_schemas.errors import SlipstreamError, Unavailable
 from slipstream_schemas.limits import BODY_BYTES_MAX
@@ -35,10 +37,11 @@ def listen(host: str, port: int) -> socket.socket:
 
 async def run(settings: ServiceSettings) -> None:
     """Serve until SIGTERM; open streams end at once, so that their clients resume elsewhere."""
+    http = load_http_settings(Path(settings.config))
     listening = listen(settings.host, settings.port)
-    async with opened(settings) as context:
+    async with opened(settings) as context, serving(context, http) as app:
         config = uvicorn.Config(
-            Observed(create_app(context), context), log_config=None, log_level="warning", access_log=False,
+            Observed(app, context), log_config=None, log_level="warning", access_log=False,
             lifespan="off", timeout_graceful_shutdown=STOP_DEADLINE_S, http="httptools", ws="websockets-sansio",
             ws_max_size=BODY_BYTES_MAX,
         )  # fmt: skip

@@ -40,7 +40,9 @@ def _operation(
     success: dict[str, Any] = ANY_JSON,
     codes: tuple[str, ...] = ("404",),
     status: str = "200",
+    other: dict[str, str] | None = None,
 ) -> dict[str, Any]:
+    """An operation. `other` are further answers of success: by status, when it comes."""
     texts = {
         "400": "Invalid request",
         "404": "Not found",
@@ -49,6 +51,7 @@ def _operation(
     }
     responses: dict[str, Any] = {status: success, **{code: {"description": texts[code]} for code in codes}}
     responses |= {"422": INVALID, "503": UNAVAILABLE}
+    responses |= {code: {"description": text} for code, text in (other or {}).items()}
     out: dict[str, Any] = {"tags": [tag], "summary": summary, "operationId": summary.lower().replace(" ", "_")}
     if parameters:
         out["parameters"] = [_parameter(*each) for each in parameters]
@@ -166,7 +169,7 @@ def _store_paths() -> dict[str, Any]:
 
 
 def _run_paths(thread: str, run: str) -> dict[str, Any]:
-    stream_codes = ("404", "409")
+    stream_codes = ("400", "404", "409")
     return {
         f"{thread}/runs": {
             "post": _operation("Thread Runs", "Create Run", (THREAD,), body=True, codes=stream_codes),
@@ -203,6 +206,7 @@ def _run_paths(thread: str, run: str) -> dict[str, Any]:
                 "Cancel Run",
                 (THREAD, RUN, ("action", "query", "string"), ("wait", "query", "boolean")),
                 status="202",
+                other={"200": "With `wait`: the last values, once the run has stopped"},
             )
         },
         "/runs/stream": {
@@ -230,6 +234,11 @@ def _paths() -> dict[str, Any]:
         f"{thread}/stream/events": {"post": _event_stream()},
         f"{thread}/stream": {
             "get": _operation("Threads", "Stream Thread", (THREAD, ("stream_mode", "query", "string")), success=SSE),
+            "post": {
+                **_event_stream(),
+                "summary": "Stream Thread Events (Specification)",
+                "operationId": "stream_thread_events_at_the_specified_path",
+            },
         },
         f"{thread}/commands": {"post": _commands()},
         "/threads": {"post": _operation("Threads", "Create Thread", body=True, codes=("400", "409"))},
@@ -237,7 +246,9 @@ def _paths() -> dict[str, Any]:
         "/threads/count": {"post": _operation("Threads", "Count Threads", body=True, codes=())},
         thread: {
             "get": _operation("Threads", "Get Thread", (THREAD,)),
-            "patch": _operation("Threads", "Patch Thread", (THREAD,), body=True),
+            "patch": _operation(
+                "Threads", "Patch Thread", (THREAD,), body=True, other={"204": "With `Prefer: return=minimal`"}
+            ),
             "delete": _operation("Threads", "Delete Thread", (THREAD,), success={"description": "Gone"}, status="204"),
         },
         f"{thread}/copy": {"post": _operation("Threads", "Copy Thread", (THREAD,))},
@@ -252,6 +263,8 @@ def _paths() -> dict[str, Any]:
             path: {"get": _operation("Health", summary, codes=())}
             for path, summary in (
                 ("/info", "Server Info"),
+                ("/openapi.json", "Description"),
+                ("/docs", "Description To Read"),
                 ("/ok", "Ok"),
                 ("/health", "Health"),
                 ("/live", "Live"),

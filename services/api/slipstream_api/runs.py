@@ -9,6 +9,7 @@ import msgspec
 
 from slipstream_api import configs
 from slipstream_api.context import Context
+from slipstream_api.inbound import with_headers
 from slipstream_nats import leases, owed
 from slipstream_postgres import assistants, fences, temporary
 from slipstream_postgres import runs as rows
@@ -112,6 +113,7 @@ async def resolve(
     assistant = await _assistant(context, body.assistant_id)
     modes_of(body)
     config, given = configs.for_run(assistant, body.config, body.context)
+    config = with_headers(config)
     checkpoint = {**(body.checkpoint or {}), **({"checkpoint_id": body.checkpoint_id} if body.checkpoint_id else {})}
     strategy = _one_of(body.multitask_strategy, STRATEGIES, "enqueue", "multitask_strategy")
     exits = body.checkpoint_during is False

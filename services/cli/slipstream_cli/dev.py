@@ -9,7 +9,7 @@ import socket
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Any, Final
 
 import httpx
 import msgspec
@@ -21,6 +21,7 @@ from slipstream_nats.embedded import NatsProcess, start_nats
 from slipstream_postgres.embedded import PostgresProcess, start_postgres
 from slipstream_schemas.errors import Rejected, SlipstreamError, Unavailable
 from slipstream_schemas.settings import log_to_stderr, settings_from_environment
+from slipstream_schemas.user_code import config_file
 
 READY_DEADLINE_S: Final = 60.0
 POLL_S: Final = 0.02
@@ -218,13 +219,14 @@ class Dev:
         say("slipstream", f"  Postgres  {self._stores.database_url}")
 
     async def _reload(self) -> None:
-        """Restart the runners when code changes; runs that are under way are handed over."""
+        """Restart what holds user code when it changes; runs that are under way are handed over, streams come back."""
         async for changed in self._changes():
             say("slipstream", f"{changed} changed, reloading the graphs")
-            for runner in self._runners:
-                process = runner.process
+            holders = [*self._runners, *(self._services[-1:] if _is_in_the_api(self._options.config) else ())]
+            for holder in holders:
+                process = holder.process
                 if process is not None and process.returncode is None:
-                    self._reloading.add(runner.name)
+                    self._reloading.add(holder.name)
                     with contextlib.suppress(ProcessLookupError):
                         process.terminate()
 
@@ -242,6 +244,16 @@ def _with_port(env: dict[str, str], first: int, number: int) -> dict[str, str]:
     return {**env, METRICS_PORT: str(first + number)} if first else env
 
 
+def _is_in_the_api(config: Path) -> bool:
+    """Whether the API has user code, too: custom routes or auth handlers."""
+    try:
+        found = msgspec.json.decode(config.read_bytes(), type=dict[str, Any])
+    except (OSError, msgspec.MsgspecError):
+        return False
+    http = found.get("http")
+    return "auth" in found or (isinstance(http, dict) and "app" in http)
+
+
 async def _is_ready(client: httpx.AsyncClient) -> bool:
     try:
         answer = await client.get("/ready")
@@ -255,6 +267,7 @@ def run_dev(options: DevOptions) -> int:
     begun = time.monotonic()
     settings = settings_from_environment()
     log_to_stderr("warning", settings.log_format)
+    options = msgspec.structs.replace(options, config=config_file(options.config))
     if not options.config.exists():
         raise Rejected(f'{options.config} does not exist. Write one: {{"graphs": {{"agent": "./agent.py:graph"}}}}')
     check_port(options.host, options.port)

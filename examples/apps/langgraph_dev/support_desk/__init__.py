@@ -1,0 +1,1 @@
+"""A support desk that answers with what its help pages say."""
