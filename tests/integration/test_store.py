@@ -14,7 +14,6 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
 from slipstream_runner.checkpoints import Pool, open_pool
-from slipstream_runner.graphs import BadConfig
 from slipstream_runner.store import open_stores
 from slipstream_runner.store_settings import Semantic, StoreSettings, load_store_settings
 from slipstream_runner.tenant_store import TenantStore, set_up_store, sweep_expired
@@ -35,6 +34,7 @@ from slipstream_schemas.limits import (
     STORE_TTL_MINUTES_MIN,
     STORE_VALUE_BYTES_MAX,
 )
+from slipstream_schemas.user_code import BadConfig
 from testkit.stack import Stack
 
 ITEMS, SEARCH, NAMESPACES = "/store/items", "/store/items/search", "/store/namespaces"

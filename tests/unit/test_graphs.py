@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from slipstream_runner.graphs import BadConfig, Graphs
+from slipstream_runner.graphs import Graphs
+from slipstream_schemas.user_code import BadConfig
 
 GRAPHS = """
 import contextlib

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from litestar import Litestar
 from litestar.config.cors import CORSConfig
@@ -10,6 +11,8 @@ from litestar.exceptions import HTTPException
 from litestar.openapi.config import OpenAPIConfig
 
 from slipstream_api import problems
+from slipstream_api.auth.loading import load_handlers
+from slipstream_api.auth.middleware import authenticating
 from slipstream_api.context import Context
 from slipstream_api.routes import (
     assistant_graphs,
@@ -30,7 +33,6 @@ from slipstream_api.scheduler import scheduling
 from slipstream_nats.connection import connect
 from slipstream_nats.publisher import open_publisher
 from slipstream_nats.tail import Tails
-from slipstream_postgres import positions
 from slipstream_postgres.pool import open_database
 from slipstream_schemas.errors import SlipstreamError
 from slipstream_schemas.limits import BODY_BYTES_MAX
@@ -60,14 +62,14 @@ EXPOSED_HEADERS = [
 
 @asynccontextmanager
 async def opened(settings: ServiceSettings) -> AsyncIterator[Context]:
-    """The context of a process. Raises: Unavailable."""
+    """The context of a process. Raises: Unavailable, BadConfig."""
+    handlers = load_handlers(Path(settings.config))
     connection = await connect(settings.nats_url, "slipstream-api")
     publisher = await open_publisher(connection)
     database = await open_database(settings.database_url, size=8)
     async with Tails(connection) as tails:
-        context = Context(settings, connection, publisher, tails, database)
+        context = Context(settings, connection, publisher, tails, database, handlers)
         await context.follow_position()
-        context.position = await positions.get(database, "control")
         async with scheduling(context):
             yield context
         await asyncio.to_thread(context.tracing.close)
@@ -77,10 +79,11 @@ async def opened(settings: ServiceSettings) -> AsyncIterator[Context]:
 
 def create_app(context: Context) -> Litestar:
     """The ASGI application on an open context."""
-    app = Litestar(
+    return Litestar(
         route_handlers=list(ROUTES),
         openapi_config=NO_OPENAPI,
         logging_config=None,
+        middleware=[authenticating(context)],
         request_max_body_size=BODY_BYTES_MAX,
         # Any page may call, without credentials: identity comes in headers, which a foreign page cannot know.
         cors_config=CORSConfig(expose_headers=EXPOSED_HEADERS),
@@ -90,5 +93,3 @@ def create_app(context: Context) -> Litestar:
             Exception: problems.on_unexpected,
         },
     )
-    app.state.context = context
-    return app

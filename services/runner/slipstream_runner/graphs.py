@@ -1,15 +1,9 @@
 """Loading the user's graphs from `langgraph.json`, and giving out one for each run."""
 
 import contextlib
-import importlib
-import importlib.util
 import inspect
-import os
-import re
-import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import msgspec
@@ -20,11 +14,8 @@ from langgraph.store.memory import InMemoryStore
 from langgraph_sdk import runtime as sdk_runtime
 
 from slipstream_runner.code_version import code_version
-from slipstream_schemas.errors import NotFound, Rejected
-
-
-class BadConfig(Rejected):
-    """`langgraph.json` or a graph in it cannot be used; the message names the file and what to change."""
+from slipstream_schemas.errors import NotFound
+from slipstream_schemas.user_code import BadConfig, code_folders, config_file, load_object, prepare_environment
 
 
 class GraphConfig(msgspec.Struct):
@@ -47,8 +38,7 @@ class LoadedGraph(msgspec.Struct):
 
 def read_config(path: Path) -> GraphConfig:
     """Read and check the file; an `aegra.json` beside it has the same shape. Raises: BadConfig."""
-    if not path.exists() and path.with_name("aegra.json").exists():
-        path = path.with_name("aegra.json")
+    path = config_file(path)
     try:
         config = msgspec.json.decode(path.read_bytes(), type=GraphConfig)
     except FileNotFoundError as error:
@@ -62,63 +52,11 @@ def read_config(path: Path) -> GraphConfig:
     return config
 
 
-def _folders(config: GraphConfig, root: Path) -> list[Path]:
-    """The folders of the user's code."""
-    folders = [(root / dependency).resolve() for dependency in (".", *config.dependencies)]
-    return [folder for folder in folders if folder.is_dir()]
-
-
-def prepare_environment(config: GraphConfig, root: Path) -> None:
-    """Put the dependencies on the import path and the variables of `env` into the environment."""
-    for folder in _folders(config, root):
-        if str(folder) not in sys.path:
-            sys.path.insert(0, str(folder))
-    variables = config.env if isinstance(config.env, dict) else {}
-    if isinstance(config.env, str) and (root / config.env).exists():
-        for line in (root / config.env).read_text().splitlines():
-            name, equals, value = line.strip().partition("=")
-            if equals and not name.startswith("#"):
-                variables[name.strip().removeprefix("export ")] = value.strip().strip("\"'")
-    for name, value in variables.items():
-        os.environ.setdefault(name, value)
-
-
-def load_module(reference: str, root: Path) -> ModuleType:
-    """Import a module of the user's, by its file or its name. Raises: BadConfig, and what importing it raises."""
-    if "/" not in reference and not reference.endswith(".py"):
-        return importlib.import_module(reference)
-    path = (root / reference).resolve()
-    # Checkpoints name the modules of the classes that they hold: the name must be the same in every process.
-    name = "slipstream_user_" + re.sub(r"\W", "_", reference.removesuffix(".py").lstrip("./"))
-    known = sys.modules.get(name)
-    if known is not None and known.__file__ == str(path):
-        return known
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None or not path.exists():
-        raise BadConfig(f"the file {path} does not exist")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
 def load_graph(graph_id: str, reference: str | dict[str, Any], root: Path) -> LoadedGraph:
     """Import one graph. Raises: BadConfig naming the graph."""
     description = reference.get("description") if isinstance(reference, dict) else None
     target = reference.get("path", "") if isinstance(reference, dict) else reference
-    module_name, colon, variable = str(target).rpartition(":")
-    if not colon:
-        raise BadConfig(f"graph {graph_id!r}: {target!r} must look like ./file.py:variable or module:variable")
-    try:
-        source = getattr(load_module(module_name, root), variable)
-    except AttributeError as error:
-        raise BadConfig(f"graph {graph_id!r}: {module_name} has no {variable!r}") from error
-    except BadConfig as error:
-        raise BadConfig(f"graph {graph_id!r}: {error.message}") from error
-    except Exception as error:
-        raise BadConfig(
-            f"graph {graph_id!r}: importing {module_name} failed: {type(error).__name__}: {error}"
-        ) from error
+    source = load_object(f"graph {graph_id!r}", str(target), root)
     if isinstance(source, StateGraph):
         source = source.compile()
     if not isinstance(source, Pregel) and not callable(source):
@@ -136,9 +74,9 @@ class Graphs:
     def load(cls, path: Path) -> "Graphs":
         """Load every graph of a `langgraph.json`. Raises: BadConfig."""
         config, root = read_config(path), path.resolve().parent
-        prepare_environment(config, root)
+        prepare_environment(config.dependencies, config.env, root)
         graphs = {graph_id: load_graph(graph_id, ref, root) for graph_id, ref in config.graphs.items()}
-        return cls(graphs, code_version(msgspec.json.encode(config), _folders(config, root)))
+        return cls(graphs, code_version(msgspec.json.encode(config), code_folders(config.dependencies, root)))
 
     @property
     def ids(self) -> list[str]:

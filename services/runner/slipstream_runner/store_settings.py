@@ -8,13 +8,14 @@ from langchain_core.embeddings import Embeddings
 from langgraph.store.base import ensure_embeddings
 from langgraph.store.base.embed import EmbeddingsFunc
 
-from slipstream_runner.graphs import BadConfig, load_module, read_config
+from slipstream_runner.graphs import read_config
 from slipstream_schemas.limits import (
     STORE_DIMENSIONS_MAX,
     STORE_SWEEP_MINUTES,
     STORE_TTL_MINUTES_MAX,
     STORE_TTL_MINUTES_MIN,
 )
+from slipstream_schemas.user_code import BadConfig, load_module
 
 
 class IndexConfig(msgspec.Struct):

@@ -40,11 +40,11 @@ from langgraph.store.postgres.aio import AsyncPostgresStore
 from langgraph.store.postgres.base import BasePostgresStore, PostgresIndexConfig
 
 from slipstream_runner.checkpoints import Pool, setting_up
-from slipstream_runner.graphs import BadConfig
 from slipstream_runner.store_settings import StoreSettings
 from slipstream_schemas.errors import Rejected, Unavailable
 from slipstream_schemas.limits import DATABASE_DEADLINE_S, STORE_EMBED_DEADLINE_S, STORE_SWEEP_ROWS
 from slipstream_schemas.store import check_item
+from slipstream_schemas.user_code import BadConfig
 
 log = logging.getLogger("slipstream.runner")
 
