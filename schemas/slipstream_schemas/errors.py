@@ -40,6 +40,10 @@ class TooLarge(Rejected):
     """A payload is over its limit; the message names the limit."""
 
 
+class Forbidden(SlipstreamError):
+    """The caller may not do this, whoever or whatever it is about."""
+
+
 class Conflict(SlipstreamError):
     """The state of the thread does not allow it now; read again and decide."""
 

@@ -167,6 +167,17 @@ assert STORE_NAMESPACE_BYTES_MAX + STORE_KEY_BYTES_MAX + STORE_FIELD_BYTES_MAX +
     INDEX_ENTRY_BYTES_MAX
 ), "tenant, namespace, key and field are one entry"
 assert STORE_VALUE_BYTES_MAX < BODY_BYTES_MAX
+
+# Auth
+AUTH_HANDLER_DEADLINE_S: Final = 5.0
+"""How long a handler of the user's may take over one request; then the request fails, closed."""
+AUTH_THREADS: Final = 32
+"""Handlers that are no coroutines run here; one that never returns keeps its thread."""
+AUTH_FILTER_DEPTH_MAX: Final = 4
+AUTH_FILTER_TERMS_MAX: Final = 64
+AUTH_USER_BYTES_MAX: Final = 64 * 1024
+"""The user that goes into each run's record."""
+
 assert RECORD_LINES_MAX <= 256, "seq holds the line in eight bits"
 assert RECORD_BYTES_MAX < MESSAGE_BYTES_MAX
 assert BODY_BYTES_MAX < MESSAGE_BYTES_MAX, "a command must fit into one record"

@@ -146,6 +146,7 @@ class RunCreated(msgspec.Struct, omit_defaults=True):
     log_seq: int = 0
     thread_metadata: dict[str, Any] | None = None
     user_id: str = ""
+    user: dict[str, Any] | None = None
     request_id: str = ""
     assistant_version: int = 0
     traceparent: str = ""

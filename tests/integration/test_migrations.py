@@ -51,7 +51,7 @@ async def test_assistants_of_the_first_schema_get_their_version(postgres_dsn: st
         await ensure_schema(dsn)
         assert await current(dsn) == HEAD
         assert list(await assistants.graph_versions(database)) == ["chat"]
-        (version,) = await assistants.versions(database, "a")
+        (version,) = await assistants.versions(database, "default", "a")
         assert (version.version, version.graph_id, bytes(version.metadata)) == (1, "chat", b'{"created_by": "system"}')
     finally:
         await database.close()

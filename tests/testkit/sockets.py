@@ -15,9 +15,12 @@ Message = dict[str, Any]
 class Socket:
     """One connection to a thread. Use it as an async context manager. Waits have a deadline."""
 
-    def __init__(self, url: str, thread_id: str, path: str = "stream/events", user_agent: str = "test") -> None:
-        address = f"{url.replace('http', 'ws', 1)}/threads/{thread_id}/{path}"
-        self._connecting = connect(address, user_agent_header=user_agent, max_size=None)
+    def __init__(
+        self, url: str, thread_id: str, path: str = "stream/events", user_agent: str = "test", *,
+        headers: dict[str, str] | None = None, query: str = "",
+    ) -> None:  # fmt: skip
+        address = f"{url.replace('http', 'ws', 1)}/threads/{thread_id}/{path}{'?' if query else ''}{query}"
+        self._connecting = connect(address, user_agent_header=user_agent, max_size=None, additional_headers=headers)
         self._socket: ClientConnection | None = None
         self._ids = 0
         self.seen: list[Message] = []

@@ -3,13 +3,15 @@
 Theory of operation. A row of `assistants` is the version that runs use now; a row of `assistant_versions` never
 changes. A change updates the first and copies it to the second as the next version. To go back to a version copies the
 other way and makes none, so the next change counts on from the highest. Every graph that a runner has registered has an
-assistant of its own, whose id derives from the graph's.
+assistant of its own, whose id derives from the graph's: all tenants may use it (its tenant is empty), and the default
+one may change it. Any other belongs to the tenant that made it.
 """
 
 from typing import Any
 
 import msgspec
 
+from slipstream_postgres.conditions import Statement, allowed
 from slipstream_postgres.pool import Database
 from slipstream_postgres.rows import (
     AssistantRow,
@@ -20,6 +22,8 @@ from slipstream_postgres.rows import (
 from slipstream_schemas.errors import TooLarge
 from slipstream_schemas.ids import system_assistant_id
 from slipstream_schemas.limits import ASSISTANT_BYTES_MAX
+from slipstream_schemas.metadata_filter import MetadataFilter
+from slipstream_schemas.subjects import Scope
 
 SORTABLE = {
     "assistant_id": "assistant_id",
@@ -28,9 +32,19 @@ SORTABLE = {
     "created_at": "created_at",
     "updated_at": "updated_at",
 }
-_VERSION_OF_ROW = """INSERT INTO assistant_versions (assistant_id, version, graph_id, name, description, config,
- context, metadata, created_at) SELECT assistant_id, version, graph_id, name, description, config, context, metadata,
- updated_at FROM assistants WHERE assistant_id=$1"""
+_VERSION_OF_ROW = """INSERT INTO assistant_versions (tenant, assistant_id, version, graph_id, name, description,
+ config, context, metadata, created_at) SELECT tenant, assistant_id, version, graph_id, name, description, config,
+ context, metadata, updated_at FROM assistants WHERE assistant_id=$1 AND tenant=$2"""
+EVERYBODY = ""
+"""The tenant of the graphs' own assistants."""
+
+
+def _readable(tenant: str) -> list[str]:
+    return [tenant, EVERYBODY]
+
+
+def _writable(tenant: str) -> list[str]:
+    return [tenant, EVERYBODY] if tenant == Scope().tenant else [tenant]
 
 
 class Content(msgspec.Struct, frozen=True):
@@ -69,6 +83,8 @@ class AssistantQuery(msgspec.Struct, frozen=True):
     offset: int = 0
     sort_by: str = "created_at"
     sort_order: str = "desc"
+    allowed: MetadataFilter | None = None
+    """What the caller may see."""
 
 
 async def register_graphs(database: Database, graph_ids: list[str], descriptions: dict[str, str], version: str) -> None:
@@ -85,13 +101,14 @@ async def register_graphs(database: Database, graph_ids: list[str], descriptions
         await connection.executemany(
             "INSERT INTO assistants (assistant_id, graph_id, name, description, config, context, metadata, version, "
             "created_at, updated_at) VALUES ($1, $2, $2, $3, $4, $4, $5, 1, now(), now()) "
-            "ON CONFLICT (assistant_id) DO UPDATE SET description=excluded.description WHERE assistants.version=1",
+            "ON CONFLICT (tenant, assistant_id) DO UPDATE SET description=excluded.description "
+            "WHERE assistants.version=1",
             [(key, graph_id, descriptions.get(graph_id), b"{}", b'{"created_by":"system"}') for key, graph_id in ids],
         )
         await connection.executemany(
-            f"{_VERSION_OF_ROW} AND version=1 ON CONFLICT (assistant_id, version) "
+            f"{_VERSION_OF_ROW} AND version=1 ON CONFLICT (tenant, assistant_id, version) "
             "DO UPDATE SET description=excluded.description",
-            [(key,) for key, _ in ids],
+            [(key, EVERYBODY) for key, _ in ids],
         )
 
 
@@ -102,32 +119,46 @@ async def graph_versions(database: Database) -> dict[str, str]:
     return {row["graph_id"]: row["version"] for row in rows}
 
 
-async def get(database: Database, assistant_or_graph_id: str) -> AssistantRow | None:
-    """An assistant by its own id, or a graph's by the graph's id. Raises: Unavailable."""
+async def get(
+    database: Database,
+    tenant: str,
+    assistant_or_graph_id: str,
+    found: MetadataFilter | None = None,
+    *,
+    own_graphs: bool = False,
+) -> AssistantRow | None:
+    """An assistant by its own id, or a graph's by the graph's id, if it meets the filter. Raises: Unavailable.
+
+    With `own_graphs` the graphs' own assistants meet every filter.
+    """
     if "\x00" in assistant_or_graph_id:  # no row can hold it, and Postgres refuses to look
         return None
     async with database.connection() as connection:
+        sql = Statement(_readable(tenant), assistant_or_graph_id, system_assistant_id(assistant_or_graph_id))
+        met = allowed(found, sql.put) + (" OR tenant=''" if own_graphs else "")
         row = await connection.fetchrow(
-            "SELECT * FROM assistants WHERE assistant_id IN ($1, $2) ORDER BY assistant_id=$1 DESC LIMIT 1",
-            assistant_or_graph_id, system_assistant_id(assistant_or_graph_id),
-        )  # fmt: skip
+            f"SELECT * FROM assistants WHERE tenant=ANY($1) AND assistant_id IN ($2, $3) AND ({met}) "
+            "ORDER BY tenant, assistant_id=$2 DESC LIMIT 1",
+            *sql.arguments,
+        )
     return None if row is None else assistant_row(row)
 
 
-async def create(database: Database, assistant_id: str, content: Content) -> AssistantRow | None:
+async def create(database: Database, tenant: str, assistant_id: str, content: Content) -> AssistantRow | None:
     """A new assistant at version 1; None when its id is taken. Raises: TooLarge, Unavailable."""
     async with database.connection() as connection, connection.transaction():
         row = await connection.fetchrow(
             "INSERT INTO assistants (assistant_id, graph_id, name, description, config, context, metadata, version, "
-            "created_at, updated_at) VALUES ($1, $2, $3, $4, $5, $6, $7, 1, now(), now()) "
+            "created_at, updated_at, tenant) SELECT $1::text, $2, $3, $4, $5::jsonb, $6::jsonb, $7::jsonb, 1, now(), "
+            "now(), $8 WHERE NOT EXISTS (SELECT 1 FROM assistants WHERE tenant='' AND assistant_id=$1) "
             "ON CONFLICT DO NOTHING RETURNING *",
             assistant_id, content.graph_id, content.name, content.description, content.config, content.context,
-            content.metadata,
+            content.metadata, tenant,
         )  # fmt: skip
         if row is None:
             return None
         _check_size(row)
-        await connection.execute(_VERSION_OF_ROW, assistant_id)
+        await connection.execute(_VERSION_OF_ROW, assistant_id, row["tenant"])
     return assistant_row(row)
 
 
@@ -138,102 +169,113 @@ def _check_size(row: Any) -> None:
         raise TooLarge(f"an assistant may hold {ASSISTANT_BYTES_MAX} bytes: its texts, config, context and metadata")
 
 
-async def patch(database: Database, assistant_id: str, change: Change) -> AssistantRow | None:
+async def patch(database: Database, tenant: str, assistant_id: str, change: Change) -> AssistantRow | None:
     """The assistant at a new version, None when there is no such assistant. Raises: TooLarge, Unavailable."""
     async with database.connection() as connection, connection.transaction():
-        known = await connection.fetchval("SELECT 1 FROM assistants WHERE assistant_id=$1 FOR UPDATE", assistant_id)
-        if known is None:
+        owner: str | None = await connection.fetchval(
+            "SELECT tenant FROM assistants WHERE assistant_id=$1 AND tenant=ANY($2) FOR UPDATE",
+            assistant_id, _writable(tenant),
+        )  # fmt: skip
+        if owner is None:
             return None
         version = await connection.fetchval(
-            "SELECT max(version) + 1 FROM assistant_versions WHERE assistant_id=$1", assistant_id
+            "SELECT max(version) + 1 FROM assistant_versions WHERE assistant_id=$1 AND tenant=$2", assistant_id, owner
         )
         row = await connection.fetchrow(
             "UPDATE assistants SET version=$2, graph_id=COALESCE($3, graph_id), name=COALESCE($4, name), "
             "description=COALESCE($5, description), config=COALESCE($6, config) || COALESCE($7::jsonb, '{}'), "
             "context=COALESCE($8, context), metadata=metadata || $9, updated_at=now() "
-            "WHERE assistant_id=$1 RETURNING *",
+            "WHERE assistant_id=$1 AND tenant=$10 RETURNING *",
             assistant_id, version, change.graph_id, change.name, change.description, change.config,
-            change.configurable, change.context, change.metadata,
+            change.configurable, change.context, change.metadata, owner,
         )  # fmt: skip
         _check_size(row)
-        await connection.execute(_VERSION_OF_ROW, assistant_id)
+        await connection.execute(_VERSION_OF_ROW, assistant_id, row["tenant"])
     return assistant_row(row)
 
 
-async def set_latest(database: Database, assistant_id: str, version: int) -> AssistantRow | None:
+async def set_latest(database: Database, tenant: str, assistant_id: str, version: int) -> AssistantRow | None:
     """The assistant as it was at a version, None when it has no such version. Raises: Unavailable."""
     async with database.connection() as connection:
         row = await connection.fetchrow(
             "UPDATE assistants a SET version=v.version, graph_id=v.graph_id, name=v.name, description=v.description, "
             "config=v.config, context=v.context, metadata=v.metadata, updated_at=now() FROM assistant_versions v "
-            "WHERE a.assistant_id=$1 AND v.assistant_id=$1 AND v.version=$2 RETURNING a.*",
-            assistant_id, version,
+            "WHERE a.assistant_id=$1 AND a.tenant=ANY($3) AND v.assistant_id=$1 AND v.tenant=a.tenant "
+            "AND v.version=$2 RETURNING a.*",
+            assistant_id, version, _writable(tenant),
         )  # fmt: skip
     return None if row is None else assistant_row(row)
 
 
-async def delete(database: Database, assistant_id: str) -> bool:
+async def delete(database: Database, tenant: str, assistant_id: str) -> bool:
     """Delete an assistant and its versions; False when there is none. Raises: Unavailable."""
     async with database.connection() as connection:
-        row = await connection.fetchrow("DELETE FROM assistants WHERE assistant_id=$1 RETURNING 1", assistant_id)
+        row = await connection.fetchrow(
+            "DELETE FROM assistants WHERE assistant_id=$1 AND tenant=$2 RETURNING 1", assistant_id, tenant
+        )
     return row is not None
 
 
-async def first_version(database: Database, assistant_id: str) -> AssistantVersionRow | None:
+async def first_version(database: Database, tenant: str, assistant_id: str) -> AssistantVersionRow | None:
     """The assistant as it was created, None when there is no such assistant. Raises: Unavailable."""
     async with database.connection() as connection:
         row = await connection.fetchrow(
-            "SELECT * FROM assistant_versions WHERE assistant_id=$1 AND version=1", assistant_id
+            "SELECT * FROM assistant_versions WHERE assistant_id=$1 AND tenant=$2 AND version=1", assistant_id, tenant
         )
     return None if row is None else assistant_version_row(row)
 
 
 async def versions(
-    database: Database, assistant_id: str, *, metadata: bytes = b"{}", limit: int = 10, offset: int = 0
+    database: Database, tenant: str, assistant_id: str, *, metadata: bytes = b"{}", limit: int = 10, offset: int = 0
 ) -> list[AssistantVersionRow]:
     """An assistant's versions, newest first. Raises: Unavailable."""
     async with database.connection() as connection:
         rows = await connection.fetch(
-            "SELECT * FROM assistant_versions WHERE assistant_id=$1 AND metadata @> $2 "
+            "SELECT * FROM assistant_versions WHERE assistant_id=$1 AND tenant=ANY($5) AND metadata @> $2 "
             "ORDER BY version DESC LIMIT $3 OFFSET $4",
-            assistant_id, metadata, limit, offset,
+            assistant_id, metadata, limit, offset, _readable(tenant),
         )  # fmt: skip
     return [assistant_version_row(row) for row in rows]
 
 
-_MATCHING = (
-    "FROM assistants WHERE ($1::text IS NULL OR graph_id=$1) AND metadata @> $2 "
-    "AND ($3::text IS NULL OR strpos(lower(name), lower($3)) > 0)"
-)
+def _matching(tenant: str, query: AssistantQuery) -> tuple[Statement, str]:
+    sql = Statement(query.graph_id, query.metadata, query.name, _readable(tenant))
+    return sql, (
+        "FROM assistants WHERE ($1::text IS NULL OR graph_id=$1) AND metadata @> $2 AND tenant=ANY($4) "
+        f"AND ($3::text IS NULL OR strpos(lower(name), lower($3)) > 0) AND {allowed(query.allowed, sql.put)}"
+    )
 
 
-async def search(database: Database, query: AssistantQuery) -> list[AssistantRow]:
+async def search(database: Database, tenant: str, query: AssistantQuery) -> list[AssistantRow]:
     """Assistants, ordered; one more than `limit` when there is more. Raises: Unavailable."""
     column = SORTABLE[query.sort_by]
     order = "ASC" if query.sort_order == "asc" else "DESC"
+    sql, matching = _matching(tenant, query)
+    page = f"LIMIT {sql.put(query.limit + 1)} OFFSET {sql.put(query.offset)}"
     async with database.connection() as connection:
         rows = await connection.fetch(
-            f"SELECT * {_MATCHING} ORDER BY {column} {order}, assistant_id LIMIT $4 OFFSET $5",
-            query.graph_id, query.metadata, query.name, query.limit + 1, query.offset,
-        )  # fmt: skip
+            f"SELECT * {matching} ORDER BY {column} {order}, assistant_id {page}", *sql.arguments
+        )
     return [assistant_row(row) for row in rows]
 
 
-async def count(database: Database, query: AssistantQuery) -> int:
+async def count(database: Database, tenant: str, query: AssistantQuery) -> int:
     """How many assistants match. Raises: Unavailable."""
+    sql, matching = _matching(tenant, query)
     async with database.connection() as connection:
-        return int(
-            await connection.fetchval(f"SELECT count(*) {_MATCHING}", query.graph_id, query.metadata, query.name)
-        )
+        return int(await connection.fetchval(f"SELECT count(*) {matching}", *sql.arguments))
 
 
-async def thread_ids(database: Database, tenant: str, assistant_id: str, after: str, limit: int) -> list[str]:
+async def thread_ids(
+    database: Database, tenant: str, assistant_id: str, after: str, limit: int, found: MetadataFilter | None = None
+) -> list[str]:
     """Ids of the threads whose metadata name the assistant, in order, behind `after`. Raises: Unavailable."""
-    wanted = msgspec.json.encode({"assistant_id": assistant_id})
+    sql = Statement(tenant, msgspec.json.encode({"assistant_id": assistant_id}), after, limit)
+    met = allowed(found, sql.put)
     async with database.connection() as connection:
         rows = await connection.fetch(
-            "SELECT thread_id FROM threads WHERE tenant=$1 AND metadata @> $2 AND thread_id > $3 "
+            f"SELECT thread_id FROM threads WHERE tenant=$1 AND metadata @> $2 AND thread_id > $3 AND {met} "
             "ORDER BY thread_id LIMIT $4",
-            tenant, wanted, after, limit,
-        )  # fmt: skip
+            *sql.arguments,
+        )
     return [row["thread_id"] for row in rows]

@@ -8,8 +8,10 @@ from typing import Any
 
 import msgspec
 
+from slipstream_postgres.conditions import Statement, allowed
 from slipstream_postgres.pool import Database
 from slipstream_postgres.rows import moment, raw
+from slipstream_schemas.metadata_filter import MetadataFilter
 
 SORTABLE = ("cron_id", "assistant_id", "thread_id", "created_at", "updated_at", "next_run_date")
 MATCHING = """tenant=$1 AND ($2::text IS NULL OR assistant_id=$2) AND ($3::text IS NULL OR thread_id=$3)
@@ -46,6 +48,8 @@ class CronQuery(msgspec.Struct):
     sort_order: str = "desc"
     limit: int = 10
     offset: int = 0
+    allowed: MetadataFilter | None = None
+    """What the caller may see."""
 
 
 def _moment(value: datetime | None) -> str | None:
@@ -70,27 +74,38 @@ def due_ms(row: CronRow) -> int | None:
     return None if row.next_run_date is None else round(datetime.fromisoformat(row.next_run_date).timestamp() * 1000)
 
 
-async def put(database: Database, tenant: str, row: CronRow, next_ms: int | None) -> None:
-    """Store a definition, in place of an older one. Raises: Unavailable."""
+async def put(database: Database, tenant: str, row: CronRow, next_ms: int | None, caller: bytes | None = None) -> None:
+    """Store a definition, in place of an older one; in whose name it acts stays. Raises: Unavailable."""
     ends = None if row.end_time is None else datetime.fromisoformat(row.end_time)
     async with database.connection() as connection:
         await connection.execute(
             "INSERT INTO crons (tenant, cron_id, assistant_id, thread_id, on_run_completed, end_time, schedule, "
-            "timezone, created_at, updated_at, payload, user_id, next_run_date, metadata, enabled) "
-            "VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) "
+            "timezone, created_at, updated_at, payload, user_id, next_run_date, metadata, enabled, caller) "
+            "VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16) "
             "ON CONFLICT (tenant, cron_id) DO UPDATE SET on_run_completed=$5, end_time=$6, schedule=$7, timezone=$8, "
             "updated_at=$10, payload=$11, next_run_date=$13, metadata=$14, enabled=$15",
             tenant, row.cron_id, row.assistant_id, row.thread_id, row.on_run_completed, ends, row.schedule,
             row.timezone, datetime.fromisoformat(row.created_at), datetime.fromisoformat(row.updated_at),
-            bytes(row.payload), row.user_id, due(next_ms), bytes(row.metadata), row.enabled,
+            bytes(row.payload), row.user_id, due(next_ms), bytes(row.metadata), row.enabled, caller,
         )  # fmt: skip
 
 
-async def get(database: Database, tenant: str, cron_id: str) -> CronRow | None:
-    """One cron. Raises: Unavailable."""
+async def get(database: Database, tenant: str, cron_id: str, found: MetadataFilter | None = None) -> CronRow | None:
+    """One cron, if it meets the filter. Raises: Unavailable."""
+    sql = Statement(tenant, cron_id)
+    text = f"SELECT * FROM crons WHERE tenant=$1 AND cron_id=$2 AND {allowed(found, sql.put)}"
     async with database.connection() as connection:
-        row = await connection.fetchrow("SELECT * FROM crons WHERE tenant=$1 AND cron_id=$2", tenant, cron_id)
+        row = await connection.fetchrow(text, *sql.arguments)
     return None if row is None else _row(row)
+
+
+async def caller(database: Database, tenant: str, cron_id: str) -> bytes | None:
+    """In whose name a cron acts, as JSON; None for a server without auth. Raises: Unavailable."""
+    async with database.connection() as connection:
+        found: bytes | None = await connection.fetchval(
+            "SELECT caller FROM crons WHERE tenant=$1 AND cron_id=$2", tenant, cron_id
+        )
+    return found
 
 
 async def delete(database: Database, tenant: str, cron_id: str) -> bool:
@@ -112,35 +127,36 @@ async def advance(database: Database, tenant: str, cron_id: str, fired_ms: int, 
     return moved is not None
 
 
-async def overdue(database: Database, tenant: str, late_s: float, limit: int) -> list[CronRow]:
-    """Crons whose tick did not fire, the most overdue first. Raises: Unavailable."""
+async def overdue(database: Database, late_s: float, limit: int) -> list[tuple[str, CronRow]]:
+    """Tenant and row of crons whose tick did not fire, the most overdue first. Raises: Unavailable."""
     async with database.connection() as connection:
         rows = await connection.fetch(
-            "SELECT * FROM crons WHERE tenant=$1 AND next_run_date < now() - $2::interval "
-            "ORDER BY next_run_date LIMIT $3",
-            tenant, timedelta(seconds=late_s), limit,
+            "SELECT * FROM crons WHERE next_run_date < now() - $1::interval ORDER BY next_run_date LIMIT $2",
+            timedelta(seconds=late_s), limit,
         )  # fmt: skip
-    return [_row(row) for row in rows]
+    return [(row["tenant"], _row(row)) for row in rows]
 
 
-def _arguments(tenant: str, query: CronQuery) -> tuple[Any, ...]:
-    return tenant, query.assistant_id, query.thread_id, query.enabled, msgspec.json.encode(query.metadata)
+def _matching(tenant: str, query: CronQuery) -> tuple[Statement, str]:
+    sql = Statement(tenant, query.assistant_id, query.thread_id, query.enabled, msgspec.json.encode(query.metadata))
+    return sql, f"{MATCHING} AND {allowed(query.allowed, sql.put)}"
 
 
 async def search(database: Database, tenant: str, query: CronQuery) -> list[CronRow]:
     """Crons, ordered; one more than `limit` when there is more. Raises: Unavailable."""
     column = query.sort_by if query.sort_by in SORTABLE else "created_at"
     order = "ASC" if query.sort_order == "asc" else "DESC"
-    statement = f"SELECT * FROM crons WHERE {MATCHING} ORDER BY {column} {order} NULLS LAST, cron_id LIMIT $6 OFFSET $7"
+    sql, matching = _matching(tenant, query)
+    page = f"LIMIT {sql.put(query.limit + 1)} OFFSET {sql.put(query.offset)}"
+    statement = f"SELECT * FROM crons WHERE {matching} ORDER BY {column} {order} NULLS LAST, cron_id {page}"
     async with database.connection() as connection:
-        rows = await connection.fetch(statement, *_arguments(tenant, query), query.limit + 1, query.offset)
+        rows = await connection.fetch(statement, *sql.arguments)
     return [_row(row) for row in rows]
 
 
 async def count(database: Database, tenant: str, query: CronQuery) -> int:
     """How many crons match. Raises: Unavailable."""
+    sql, matching = _matching(tenant, query)
     async with database.connection() as connection:
-        row = await connection.fetchrow(
-            f"SELECT count(*) AS total FROM crons WHERE {MATCHING}", *_arguments(tenant, query)
-        )
+        row = await connection.fetchrow(f"SELECT count(*) AS total FROM crons WHERE {matching}", *sql.arguments)
     return int(row["total"])

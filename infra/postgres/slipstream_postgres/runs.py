@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from datetime import timedelta
 
+from slipstream_postgres.conditions import Statement, allowed
 from slipstream_postgres.pool import Database
 from slipstream_postgres.rows import RunPlace, RunRow, raw, run_row
+from slipstream_schemas.metadata_filter import MetadataFilter
 
 
 async def get(database: Database, tenant: str, run_id: str) -> RunRow | None:
@@ -39,14 +41,22 @@ async def of_thread(
     return [run_row(row) for row in rows]
 
 
-async def of_status(database: Database, tenant: str, statuses: Sequence[str], limit: int) -> list[tuple[str, str]]:
-    """`(thread_id, run_id)` of runs with one of the statuses, oldest first. Raises: Unavailable."""
+async def of_status(
+    database: Database, tenant: str, statuses: Sequence[str], limit: int, found: MetadataFilter | None = None
+) -> list[tuple[str, str]]:
+    """`(thread_id, run_id)` of runs with one of the statuses, oldest first, on threads that meet the filter.
+
+    Raises: Unavailable.
+    """
+    sql = Statement(tenant, list(statuses), limit)
+    met = allowed(found, sql.put)
+    thread = f"EXISTS (SELECT 1 FROM threads t WHERE t.tenant=r.tenant AND t.thread_id=r.thread_id AND {met})"
     async with database.connection() as connection:
         rows = await connection.fetch(
-            "SELECT thread_id, run_id FROM runs WHERE tenant=$1 AND status=ANY($2) "
+            f"SELECT thread_id, run_id FROM runs r WHERE tenant=$1 AND status=ANY($2) AND {thread} "
             "ORDER BY created_at, run_id LIMIT $3",
-            tenant, list(statuses), limit,
-        )  # fmt: skip
+            *sql.arguments,
+        )
     return [(row["thread_id"], row["run_id"]) for row in rows]
 
 

@@ -6,7 +6,7 @@ from sqlalchemy import (
     Column,
     DateTime,
     Float,
-    ForeignKey,
+    ForeignKeyConstraint,
     Index,
     Integer,
     LargeBinary,
@@ -67,6 +67,7 @@ runs = Table(
 assistants = Table(
     "assistants",
     metadata,
+    Column("tenant", String, primary_key=True, server_default=""),
     Column("assistant_id", String, primary_key=True),
     Column("graph_id", String, nullable=False, index=True),
     Column("name", String, nullable=False),
@@ -83,7 +84,8 @@ assistants = Table(
 assistant_versions = Table(
     "assistant_versions",
     metadata,
-    Column("assistant_id", String, ForeignKey("assistants.assistant_id", ondelete="CASCADE"), primary_key=True),
+    Column("tenant", String, primary_key=True, server_default=""),
+    Column("assistant_id", String, primary_key=True),
     Column("version", Integer, primary_key=True),
     Column("graph_id", String, nullable=False),
     Column("name", String, nullable=False),
@@ -92,6 +94,9 @@ assistant_versions = Table(
     Column("context", JSONB, nullable=False),
     Column("metadata", JSONB, nullable=False),
     Column("created_at", DateTime(timezone=True), nullable=False),
+    ForeignKeyConstraint(
+        ["tenant", "assistant_id"], ["assistants.tenant", "assistants.assistant_id"], ondelete="CASCADE"
+    ),
 )
 
 graphs = Table(
@@ -119,6 +124,7 @@ crons = Table(
     Column("next_run_date", DateTime(timezone=True)),
     Column("metadata", JSONB, nullable=False),
     Column("enabled", Boolean, nullable=False),
+    Column("caller", JSONB),
     Index("crons_by_next_run", "next_run_date", postgresql_where=Column("next_run_date").isnot(None)),
 )
 

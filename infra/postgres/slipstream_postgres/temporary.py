@@ -28,30 +28,32 @@ async def limit_life(database: Database, tenant: str, thread_id: str, ttl_minute
         )  # fmt: skip
 
 
-async def due(database: Database, tenant: str, limit: int) -> list[str]:
-    """Threads to delete now: their run has been over for long enough, or their time is up. Raises: Unavailable."""
+async def due(database: Database, limit: int) -> list[tuple[str, str]]:
+    """`(tenant, thread_id)` of threads to delete now: their run has been over for long enough, or their time is up.
+
+    Raises: Unavailable.
+    """
     async with database.connection() as connection:
         rows = await connection.fetch(
-            "SELECT c.thread_id FROM temporary_threads c JOIN runs r ON r.tenant=c.tenant AND r.run_id=c.run_id "
-            "WHERE c.tenant=$1 AND r.status NOT IN ('pending', 'running') "
-            "AND r.updated_at < now() - make_interval(secs => c.kept_s) "
-            "UNION SELECT c.thread_id FROM temporary_threads c JOIN threads t USING (tenant, thread_id) "
-            "WHERE c.tenant=$1 AND t.status <> 'busy' "
-            "AND greatest(t.updated_at, c.created_at) < now() - make_interval(secs => c.ttl_minutes * 60) LIMIT $2",
-            tenant, limit,
+            "SELECT c.tenant, c.thread_id FROM temporary_threads c JOIN runs r USING (tenant, run_id) "
+            "WHERE r.status NOT IN ('pending', 'running') AND r.updated_at < now() - make_interval(secs => c.kept_s) "
+            "UNION SELECT c.tenant, c.thread_id FROM temporary_threads c JOIN threads t USING (tenant, thread_id) "
+            "WHERE t.status <> 'busy' "
+            "AND greatest(t.updated_at, c.created_at) < now() - make_interval(secs => c.ttl_minutes * 60) LIMIT $1",
+            limit,
         )  # fmt: skip
-    return [row["thread_id"] for row in rows]
+    return [(row["tenant"], row["thread_id"]) for row in rows]
 
 
-async def gone(database: Database, tenant: str, older_than_s: float, limit: int) -> list[str]:
-    """Rows whose thread does not exist, or not any more. Raises: Unavailable."""
+async def gone(database: Database, older_than_s: float, limit: int) -> list[tuple[str, str]]:
+    """`(tenant, thread_id)` of rows whose thread does not exist, or not any more. Raises: Unavailable."""
     async with database.connection() as connection:
         rows = await connection.fetch(
-            "SELECT c.thread_id FROM temporary_threads c LEFT JOIN threads t USING (tenant, thread_id) "
-            "WHERE c.tenant=$1 AND t.thread_id IS NULL AND c.created_at < now() - $2::interval LIMIT $3",
-            tenant, timedelta(seconds=older_than_s), limit,
+            "SELECT c.tenant, c.thread_id FROM temporary_threads c LEFT JOIN threads t USING (tenant, thread_id) "
+            "WHERE t.thread_id IS NULL AND c.created_at < now() - $1::interval LIMIT $2",
+            timedelta(seconds=older_than_s), limit,
         )  # fmt: skip
-    return [row["thread_id"] for row in rows]
+    return [(row["tenant"], row["thread_id"]) for row in rows]
 
 
 async def forget(database: Database, tenant: str, thread_id: str) -> None:

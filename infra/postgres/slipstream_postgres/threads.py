@@ -4,9 +4,11 @@ from typing import Any
 
 import msgspec
 
+from slipstream_postgres.conditions import Statement, allowed
 from slipstream_postgres.pool import Database
 from slipstream_postgres.rows import ThreadRow, moment, raw, thread_row
 from slipstream_schemas.limits import SEARCH_TOTAL_MAX
+from slipstream_schemas.metadata_filter import MetadataFilter
 
 SORTABLE = ("thread_id", "status", "created_at", "updated_at", "state_updated_at")
 COLUMNS = ThreadRow.__struct_fields__
@@ -23,7 +25,7 @@ class Path(msgspec.Struct):
 
 class ThreadQuery(msgspec.Struct):
     """What a search asks for. `metadata` and `values` are matched by containment; a column that is not in `select`
-    does not leave Postgres.
+    does not leave Postgres. `allowed` is what the caller may see.
     """
 
     metadata: dict[str, Any] | None = None
@@ -36,18 +38,11 @@ class ThreadQuery(msgspec.Struct):
     sort_order: str = "desc"
     select: tuple[str, ...] = COLUMNS
     extract: dict[str, Path] = {}
+    allowed: MetadataFilter | None = None
 
 
-class _Statement:
-    """SQL that is put together, and its arguments."""
-
-    def __init__(self) -> None:
-        self.arguments: list[object] = []
-
-    def put(self, value: object) -> str:
-        """The placeholder of a value."""
-        self.arguments.append(value)
-        return f"${len(self.arguments)}"
+class _Statement(Statement):
+    """A statement on threads."""
 
     def where(self, tenant: str, query: ThreadQuery) -> str:
         """The condition that a thread must meet."""
@@ -59,6 +54,8 @@ class _Statement:
             terms.append(f"status={self.put(query.status)}")
         if query.ids is not None:
             terms.append(f"thread_id = ANY({self.put(query.ids)}::text[])")
+        if query.allowed is not None:
+            terms.append(allowed(query.allowed, self.put))
         return " AND ".join(terms)
 
 
@@ -67,6 +64,15 @@ async def get(database: Database, tenant: str, thread_id: str) -> ThreadRow | No
     async with database.connection() as connection:
         row = await connection.fetchrow("SELECT * FROM threads WHERE tenant=$1 AND thread_id=$2", tenant, thread_id)
     return None if row is None else thread_row(row)
+
+
+async def matches(database: Database, tenant: str, thread_id: str, found: MetadataFilter) -> bool:
+    """Whether there is such a thread and its metadata meet a filter. Raises: Unavailable."""
+    sql = _Statement()
+    known = f"tenant={sql.put(tenant)} AND thread_id={sql.put(thread_id)}"
+    text = f"SELECT 1 FROM threads WHERE {known} AND {allowed(found, sql.put)}"
+    async with database.connection() as connection:
+        return await connection.fetchval(text, *sql.arguments) is not None
 
 
 def search_statement(tenant: str, query: ThreadQuery) -> tuple[str, list[object]]:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 from litestar import Litestar
@@ -12,6 +13,8 @@ from litestar.openapi.config import OpenAPIConfig
 from litestar.types import ASGIApp
 
 from slipstream_api import problems
+from slipstream_api.auth.loading import load_handlers
+from slipstream_api.auth.middleware import authenticating
 from slipstream_api.context import Context
 from slipstream_api.custom_app import Beside, behind_middleware, inner_middleware, lifespan_of
 from slipstream_api.http_settings import CorsSettings, HttpSettings
@@ -36,7 +39,6 @@ from slipstream_api.scheduler import scheduling
 from slipstream_nats.connection import connect
 from slipstream_nats.publisher import open_publisher
 from slipstream_nats.tail import Tails
-from slipstream_postgres import positions
 from slipstream_postgres.pool import open_database
 from slipstream_schemas.errors import SlipstreamError
 from slipstream_schemas.limits import BODY_BYTES_MAX
@@ -66,14 +68,14 @@ EXPOSED_HEADERS = [
 
 @asynccontextmanager
 async def opened(settings: ServiceSettings) -> AsyncIterator[Context]:
-    """The context of a process. Raises: Unavailable."""
+    """The context of a process. Raises: Unavailable, BadConfig."""
+    handlers = load_handlers(Path(settings.config))
     connection = await connect(settings.nats_url, "slipstream-api")
     publisher = await open_publisher(connection)
     database = await open_database(settings.database_url, size=8)
     async with Tails(connection) as tails:
-        context = Context(settings, connection, publisher, tails, database)
+        context = Context(settings, connection, publisher, tails, database, handlers)
         await context.follow_position()
-        context.position = await positions.get(database, "control")
         async with scheduling(context):
             yield context
         await asyncio.to_thread(context.tracing.close)
@@ -83,11 +85,12 @@ async def opened(settings: ServiceSettings) -> AsyncIterator[Context]:
 
 def create_app(context: Context, http: HttpSettings) -> Litestar:
     """Our own ASGI application on an open context. Raises: BadConfig."""
-    app = Litestar(
+    return Litestar(
         route_handlers=enabled(ROUTES, http.disabled),
         openapi_config=NO_OPENAPI,
         logging_config=None,
-        middleware=[*inner_middleware(http)],
+        # Auth stands before the user's middleware; `auth_first` is so by this order.
+        middleware=[authenticating(context), *inner_middleware(http)],
         request_max_body_size=BODY_BYTES_MAX,
         cors_config=cors_of(http),
         exception_handlers={
@@ -96,8 +99,6 @@ def create_app(context: Context, http: HttpSettings) -> Litestar:
             Exception: problems.on_unexpected,
         },
     )
-    app.state.context = context
-    return app
 
 
 def cors_of(http: HttpSettings) -> CORSConfig:

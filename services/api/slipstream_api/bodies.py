@@ -11,6 +11,7 @@ from slipstream_schemas.errors import InvalidArgument, TooLarge
 from slipstream_schemas.limits import BODY_BYTES_MAX, IDEMPOTENCY_KEY_CHARS_MAX, JSON_DEPTH_MAX
 
 T = TypeVar("T")
+S = TypeVar("S", bound=msgspec.Struct)
 AnyRequest = Request[Any, Any, Any]
 
 
@@ -62,6 +63,12 @@ def convert(plain: Any, kind: type[T]) -> T:
         return msgspec.convert(plain, kind)
     except msgspec.ValidationError as error:
         raise invalid(error) from error
+
+
+def changed(body: S, fields: dict[str, Any]) -> S:
+    """A body with what an auth handler has made of some fields, checked like a request's. Raises: InvalidArgument."""
+    whole = {name: value for name in body.__struct_fields__ if (value := getattr(body, name)) is not msgspec.UNSET}
+    return convert({**whole, **{name: to_plain(value) for name, value in fields.items()}}, type(body))
 
 
 def integer(request: AnyRequest, name: str, default: int, low: int, high: int) -> int:

@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from slipstream_api import runs
+from slipstream_api.auth.caller import caller_again
 from slipstream_api.bodies import convert
 from slipstream_api.context import Context
 from slipstream_api.ticks import next_tick
@@ -22,7 +23,7 @@ from slipstream_postgres import crons as rows
 from slipstream_postgres import runs as run_rows
 from slipstream_postgres import temporary
 from slipstream_postgres.crons import CronRow
-from slipstream_schemas.errors import Conflict, NotFound, Rejected, Unavailable
+from slipstream_schemas.errors import Conflict, Forbidden, NotFound, Rejected, Unavailable
 from slipstream_schemas.ids import derived_id
 from slipstream_schemas.limits import PROJECTION_WAIT_S
 
@@ -49,7 +50,9 @@ def shown(moment_ms: int) -> str:
 async def save(context: Context, row: CronRow) -> CronRow:
     """Store a definition and let its next tick fire. Raises: InvalidArgument, Unavailable."""
     next_ms = following(row, runs.now_ms())
-    await rows.put(context.database, context.scope.tenant, row, next_ms)
+    user = context.caller.shown
+    caller = None if user is None else msgspec.json.encode(user)
+    await rows.put(context.database, context.scope.tenant, row, next_ms, caller)
     await _schedule(context, row.cron_id, next_ms)
     return msgspec.structs.replace(row, next_run_date=None if next_ms is None else shown(next_ms))
 
@@ -82,7 +85,7 @@ async def fire(context: Context, cron_id: str, due_ms: int) -> None:
         row.enabled = False
         await save(context, row)
         return
-    except (Rejected, Conflict) as error:
+    except (Rejected, Conflict, Forbidden) as error:
         log.warning("cron %s: no run for %s: %s", cron_id, shown(due_ms), error.message)
     next_ms = following(row, max(due_ms, runs.now_ms()))
     if await rows.advance(context.database, tenant, cron_id, due_ms, next_ms):
@@ -95,13 +98,22 @@ async def _submit(context: Context, row: CronRow, due_ms: int) -> None:
     run_id, thread_id = derived_id("cron", *tick), row.thread_id or derived_id("cron-thread", *tick)
     if not await _was_submitted(context, row, thread_id, run_id):
         body = convert(msgspec.json.decode(row.payload), runs.RunCreate)
-        created = await runs.resolve(context, thread_id, body, creates_thread=row.thread_id is None)
+        asking = await _asking(context, row)
+        created = await runs.resolve(asking, thread_id, body, creates_thread=row.thread_id is None)
         created.run_id, created.metadata = run_id, {**created.metadata, "cron_id": row.cron_id}
         if row.thread_id is None:
-            created.thread_metadata = {"cron_id": row.cron_id}
+            created.thread_metadata = {**(created.thread_metadata or {}), "cron_id": row.cron_id}
         await runs.accept(context, created)
     if row.thread_id is None and row.on_run_completed != "keep":
         await temporary.remember(context.database, context.scope.tenant, thread_id, run_id)
+
+
+async def _asking(context: Context, row: CronRow) -> Context:
+    """The context of whoever made the cron: what their handlers say now decides about the run. Raises: Unavailable."""
+    shown = await rows.caller(context.database, context.scope.tenant, row.cron_id)
+    if shown is None:
+        return context
+    return context.in_name_of(caller_again(context.scope.tenant, msgspec.json.decode(shown)))
 
 
 async def _was_submitted(context: Context, row: CronRow, thread_id: str, run_id: str) -> bool:

@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 from litestar.connection import ASGIConnection
 
+from slipstream_api.access import Watch
 from slipstream_api.context import Context
 from slipstream_api.watchers import WATCHER, Reader
 from slipstream_nats.cursor import CursorLost
@@ -88,8 +89,10 @@ def pace_of(context: Context, client: Client) -> int:
     return context.settings.sdk_events_per_s if is_paced else 0
 
 
-async def begin(context: Context, thread_id: str, since: int | None, channels: frozenset[str]) -> int:
+async def begin(context: Context, thread_id: str, since: int | None, channels: frozenset[str], watch: Watch) -> int:
     """The cursor where a stream starts. Raises: CursorLost, Unavailable."""
+    if not watch.is_open:
+        return since or 0
     if since is not None:
         gap = await context.tails.check_cursor(context.scope, thread_id, since)
         if gap is not None:
@@ -104,7 +107,7 @@ async def _begin_watching(context: Context, thread_id: str) -> int:
     end = await context.threads.last_seq(context.scope, thread_id)
     state = (await context.control.head(context.scope, thread_id)).state
     # And last the note, in one step with joining: a run that was accepted meanwhile has left one.
-    unwatched = context.unwatched.take(thread_id)
+    unwatched = context.unwatched.take(context.own_key(thread_id))
     if unwatched is not None:
         return last_of(unwatched)
     if state is None or state.deleted:
@@ -118,8 +121,13 @@ async def _begin_watching(context: Context, thread_id: str) -> int:
     return last_of(end)
 
 
-async def follow(context: Context, thread_id: str, since: int, reader: Reader | None = None) -> AsyncGenerator[Batch]:
-    """The records behind a cursor, and what is to be said between them. Raises: CursorLost, Corrupt."""
+async def follow(
+    context: Context, thread_id: str, since: int, watch: Watch, reader: Reader | None = None
+) -> AsyncGenerator[Batch]:
+    """The records behind a cursor, and what is to be said between them; nothing while the thread is not the caller's.
+
+    Raises: CursorLost, Corrupt, Unavailable.
+    """
     before: RecordHeader | None = None
     position = since
     async with context.tails.open(context.scope, thread_id, since) as tail:
@@ -127,6 +135,8 @@ async def follow(context: Context, thread_id: str, since: int, reader: Reader | 
             items: list[Item] = []
             asks_at = 0
             for record in batch:
+                if not await watch.lets(record.header.run_id, record.stream_seq):
+                    continue
                 if before is not None and _lacks_predecessor(before, record.header):
                     items.append(Missing(position, pack(record.stream_seq, 0)))
                 position = last_of(record.stream_seq)
@@ -137,6 +147,8 @@ async def follow(context: Context, thread_id: str, since: int, reader: Reader | 
                     items.append(ended)
                 if reader is not None and reader.is_watcher and _asks(record, ended):
                     asks_at = position
+            if not watch.is_open and not items:
+                continue
             if reader is not None and asks_at:
                 await reader.may_ask(asks_at)
             yield items or [CaughtUp(max(position, last_of(tail.position)))]
@@ -167,9 +179,9 @@ def _asks(record: TailRecord, ended: RunEnded | None) -> bool:
     return any(lines.decode_prefix(lines.prefix(line)).method == "input.requested" for line in record.lines)
 
 
-async def until_caught_up(context: Context, thread_id: str, since: int) -> AsyncGenerator[TailRecord]:
+async def until_caught_up(context: Context, thread_id: str, since: int, watch: Watch) -> AsyncGenerator[TailRecord]:
     """What the log holds behind a cursor now, and no more. Raises: CursorLost, Corrupt."""
-    async with aclosing(follow(context, thread_id, since)) as batches:
+    async with aclosing(follow(context, thread_id, since, watch)) as batches:
         async for batch in batches:
             for item in batch:
                 if isinstance(item, CaughtUp):

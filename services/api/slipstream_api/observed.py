@@ -75,6 +75,8 @@ class _Request:
         elif kind == "websocket.accept":
             self.answered(SWITCHED)
             self._open("websocket")
+        elif kind == "websocket.http.response.start":
+            self.answered(int(str(message.get("status", REFUSED))))
         elif kind == "websocket.close":
             self.answered(REFUSED)
 

@@ -8,6 +8,7 @@ import msgspec
 from litestar import MediaType, Request, Response
 from litestar.exceptions import HTTPException
 
+from slipstream_api.auth.denied import Denied
 from slipstream_nats.cursor import CursorLost
 from slipstream_schemas import errors
 from slipstream_schemas.channels import UnsupportedChannels
@@ -22,6 +23,7 @@ STATUS: tuple[tuple[type[errors.SlipstreamError], int], ...] = (
     (errors.NotFound, 404),
     (errors.TooLarge, 413),
     (errors.Rejected, 400),
+    (errors.Forbidden, 403),
     (errors.Conflict, 409),
     (errors.Unavailable, 503),
     (errors.Corrupt, 500),
@@ -60,6 +62,8 @@ def details(error: errors.SlipstreamError) -> list[dict[str, Any]]:
 
 def on_slipstream_error(request: Request[Any, Any, Any], error: errors.SlipstreamError) -> Response[bytes]:
     """Answer for an error that was raised on purpose."""
+    if isinstance(error, Denied):
+        return as_json({"detail": error.message}, error.status, error.headers)
     status = next(status for kind, status in STATUS if isinstance(error, kind))
     if status == 422:
         return as_json({"detail": details(error)}, 422)

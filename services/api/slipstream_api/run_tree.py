@@ -5,6 +5,7 @@ from typing import Any, Final
 
 import msgspec
 
+from slipstream_api.access import Watch
 from slipstream_api.context import Context
 from slipstream_api.following import until_caught_up
 from slipstream_postgres import runs as rows
@@ -72,14 +73,16 @@ async def run_of_id(context: Context, thread_id: str, run_id: str) -> tuple[str,
     return run_id, "", place.log_seq
 
 
-async def view(context: Context, thread_id: str, run_id: str | None, event_id: str | None = None) -> RunView:
+async def view(
+    context: Context, thread_id: str, watch: Watch, run_id: str | None, event_id: str | None = None
+) -> RunView:
     """Read a run from the log, and find one of its events. Raises: NotFound, Unavailable."""
     found = await (run_of_thread(context, thread_id) if run_id is None else run_of_id(context, thread_id, run_id))
     known, graph_id, log_seq = found
     out = RunView({(): Node((), "started", graph_id)}, last_of(log_seq))
     wanted = None if event_id is None else b'"event_id":%b' % msgspec.json.encode(event_id)
     chosen = ChannelFilter(frozenset({"lifecycle"}))
-    async with aclosing(until_caught_up(context, thread_id, out.begins_at)) as records:
+    async with aclosing(until_caught_up(context, thread_id, out.begins_at, watch)) as records:
         async for record in records:
             if record.header.run_id != known:
                 continue

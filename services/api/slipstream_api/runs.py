@@ -7,7 +7,8 @@ from typing import Any, cast
 
 import msgspec
 
-from slipstream_api import configs
+from slipstream_api import access, configs
+from slipstream_api.bodies import changed
 from slipstream_api.context import Context
 from slipstream_api.inbound import with_headers
 from slipstream_nats import leases, owed
@@ -28,6 +29,9 @@ STRATEGIES = ("reject", "enqueue", "interrupt", "rollback")
 STREAM_MODES = (
     "values", "messages", "messages-tuple", "tasks", "checkpoints", "updates", "events", "debug", "custom"
 )  # fmt: skip
+NO_PLACE = "Thread or assistant not found."
+CHANGEABLE = ("input", "command", "config", "context")
+"""What of a run's request a handler may change, besides its metadata."""
 DURABILITIES = ("sync", "async", "exit")
 
 
@@ -94,7 +98,8 @@ def _one_of(value: str | None, allowed: tuple[str, ...], default: str, name: str
 
 async def _assistant(context: Context, name: str) -> AssistantRow:
     """A run's assistant as it is now. Raises: NotFound for an unknown id, NoSuchGraph for another name, Unavailable."""
-    row = await assistants.get(context.database, name)
+    found = await access.permit(context, "assistants", "read", {"assistant_id": name})
+    row = await assistants.get(context.database, context.scope.tenant, name, found, own_graphs=True)
     if row is not None:
         return row
     try:
@@ -103,24 +108,28 @@ async def _assistant(context: Context, name: str) -> AssistantRow:
         graphs = ", ".join(await assistants.graph_versions(context.database)) or "none yet"
         text = f"Invalid assistant: {name[:80]!r}. Must be the id of an assistant or one of the graphs: {graphs}"
         raise NoSuchGraph(text, ("body", "assistant_id"), "no_such_graph") from None
-    raise NotFound("Thread or assistant not found.")
+    raise NotFound(NO_PLACE)
 
 
 async def resolve(
     context: Context, thread_id: str, body: RunCreate, *, key: str | None = None, creates_thread: bool = False
 ) -> rs.RunCreated:
-    """Check a request and resolve its assistant. Raises: InvalidArgument, NotFound, Unavailable."""
-    assistant = await _assistant(context, body.assistant_id)
+    """Check a request, ask whether the caller may, and resolve the assistant.
+
+    Raises: InvalidArgument, Forbidden, NotFound, Unavailable.
+    """
     modes_of(body)
+    if _one_of(body.if_not_exists, ("reject", "create"), "reject", "if_not_exists") == "create":
+        creates_thread = True
+    run_id = new_run_id() if key is None else derived_id("run", *context.caller.parts, thread_id, key)
+    body = await _permitted(context, thread_id, run_id, body, creates_thread=creates_thread)
+    assistant = await _assistant(context, body.assistant_id)
     config, given = configs.for_run(assistant, body.config, body.context)
     config = with_headers(config)
     checkpoint = {**(body.checkpoint or {}), **({"checkpoint_id": body.checkpoint_id} if body.checkpoint_id else {})}
     strategy = _one_of(body.multitask_strategy, STRATEGIES, "enqueue", "multitask_strategy")
     exits = body.checkpoint_during is False
     durability = _one_of(body.durability, DURABILITIES, "exit" if exits else "async", "durability")
-    if _one_of(body.if_not_exists, ("reject", "create"), "reject", "if_not_exists") == "create":
-        creates_thread = True
-    run_id = new_run_id() if key is None else derived_id("run", context.scope.tenant, thread_id, key)
     kwargs = msgspec.to_builtins(body)
     return rs.RunCreated(
         run_id,
@@ -139,9 +148,29 @@ async def resolve(
         checkpoint=checkpoint or None,
         stream_modes=modes_of(body),
         kwargs={k: v for k, v in kwargs.items() if v is not None and k != "assistant_id"},
-        thread_metadata={} if creates_thread else None,
+        thread_metadata=dict(body.metadata or {}) if creates_thread else None,
+        user_id=context.caller.identity,
+        user=context.caller.shown,
         assistant_version=assistant.version,
     )
+
+
+async def _permitted(
+    context: Context, thread_id: str, run_id: str, body: RunCreate, *, creates_thread: bool
+) -> RunCreate:
+    """The request as the caller's handlers leave it. Raises: Forbidden, NotFound, Unavailable."""
+    if not context.asks:
+        return body
+    said: dict[str, Any] = {name: getattr(body, name) for name in CHANGEABLE}
+    value: dict[str, Any] = {
+        "thread_id": thread_id, "assistant_id": body.assistant_id, "run_id": run_id, "status": "pending",
+        "metadata": body.metadata or {}, "prevent_insert_if_inflight": body.multitask_strategy == "reject",
+        "multitask_strategy": body.multitask_strategy or "enqueue", "after_seconds": 0,
+        "if_not_exists": "create" if creates_thread else "reject", "kwargs": said,
+    }  # fmt: skip
+    found = await access.permit(context, "threads", "create_run", value)
+    await access.check_new_thread(context, thread_id, found, may_create=creates_thread, text=NO_PLACE)
+    return changed(body, {"metadata": value.get("metadata"), **{name: said.get(name) for name in CHANGEABLE}})
 
 
 async def accept(
@@ -176,6 +205,7 @@ async def _accept(
     def decide(state: rs.ThreadState | None) -> rs.Transition:
         nonlocal existed
         existed = state is not None and not state.deleted
+        access.check_still_missing(context, thread_id, state)
         created.thread_metadata = None if existed else wanted_metadata
         if resumes and state is not None and state.interrupts and created.command is None:
             created.command, created.input = {"resume": created.input}, None

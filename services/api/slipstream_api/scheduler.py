@@ -61,8 +61,8 @@ async def _listen(context: Context) -> None:
 async def _on_firing(context: Context, message: Message) -> None:
     try:
         firing = parse(message)
-        if firing.scope == context.scope:
-            await crons.fire(context, firing.cron_id, firing.due_ms)
+        if firing.scope.region == context.settings.region:
+            await crons.fire(context.by_itself(firing.scope.tenant), firing.cron_id, firing.due_ms)
             await context.schedules.done(firing)
     except SlipstreamError as error:
         # The row still names the tick, and the sweep finds it.
@@ -72,34 +72,33 @@ async def _on_firing(context: Context, message: Message) -> None:
         log.exception("a firing on %s failed", message.subject)
 
 
-async def _make_up_for(context: Context, row: rows.CronRow) -> None:
+async def _make_up_for(context: Context, tenant: str, row: rows.CronRow) -> None:
     due_ms = rows.due_ms(row)
     try:
         if due_ms is not None:
-            await crons.fire(context, row.cron_id, due_ms)
+            await crons.fire(context.by_itself(tenant), row.cron_id, due_ms)
     except SlipstreamError as error:
         log.warning("cron %s is overdue and stays so for now: %s", row.cron_id, error.message)
     except Exception:
         log.exception("cron %s is overdue and failed", row.cron_id)
 
 
-async def _delete_threads(context: Context, tenant: str) -> None:
+async def _delete_threads(context: Context) -> None:
     """Delete the threads whose time is over."""
-    for thread_id in await temporary.due(context.database, tenant, CRON_SWEEP_ROWS):
+    for tenant, thread_id in await temporary.due(context.database, CRON_SWEEP_ROWS):
         with contextlib.suppress(NotFound):
-            await runs.delete_thread(context, thread_id)
+            await runs.delete_thread(context.by_itself(tenant), thread_id)
         await temporary.forget(context.database, tenant, thread_id)
-    for thread_id in await temporary.gone(context.database, tenant, TEMPORARY_GONE_S, CRON_SWEEP_ROWS):
+    for tenant, thread_id in await temporary.gone(context.database, TEMPORARY_GONE_S, CRON_SWEEP_ROWS):
         await temporary.forget(context.database, tenant, thread_id)
 
 
 async def _sweep(context: Context, reconnected: asyncio.Event) -> None:
     while True:
         reconnected.clear()
-        tenant = context.scope.tenant
-        for row in await rows.overdue(context.database, tenant, CRON_LATE_S, CRON_SWEEP_ROWS):
-            await _make_up_for(context, row)
-        await _delete_threads(context, tenant)
+        for tenant, row in await rows.overdue(context.database, CRON_LATE_S, CRON_SWEEP_ROWS):
+            await _make_up_for(context, tenant, row)
+        await _delete_threads(context)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CRON_SWEEP_S):
                 await reconnected.wait()

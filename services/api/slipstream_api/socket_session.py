@@ -17,7 +17,7 @@ from typing import Any, Final
 import msgspec
 from litestar import WebSocket
 
-from slipstream_api import commands, following, run_tree
+from slipstream_api import access, commands, following, run_tree
 from slipstream_api.bodies import convert
 from slipstream_api.commands import Answer, Call, Method, Outcome, Refused
 from slipstream_api.context import Context
@@ -34,10 +34,11 @@ from slipstream_schemas.commands import (
     SubscribeParams,
     UnsubscribeParams,
 )
-from slipstream_schemas.errors import Rejected, SlipstreamError, Unavailable
+from slipstream_schemas.errors import Forbidden, NotFound, Rejected, SlipstreamError, Unavailable
 from slipstream_schemas.ids import check_thread_id
 from slipstream_schemas.limits import SOCKET_SUBSCRIPTIONS_MAX, SSE_SEND_DEADLINE_S, SSE_SLICE_EVENTS_MAX
 from slipstream_schemas.seq import last_of, pack
+from slipstream_schemas.subjects import thread_key
 
 log = logging.getLogger("slipstream.socket")
 
@@ -76,6 +77,7 @@ class Session:
         self._pace = following.pace_of(context, self._client)
         self._subscriptions: dict[str, Subscription] = {}
         self._leaving: dict[str, Callable[[], None]] = {}
+        self._reading: tuple[Context, access.Watch] | None = None
         self._changed = asyncio.Event()
         self._sending = asyncio.Lock()
         self._methods: dict[str, Method] = {
@@ -101,7 +103,7 @@ class Session:
             await self._close(CLOSE_BROKEN, "nothing was read for too long")
         except SlipstreamError as error:
             log.warning("the socket of %s ended: %s", self._thread_id, error.message)
-            is_clients_fault = isinstance(error, (CursorLost, Rejected))
+            is_clients_fault = isinstance(error, (CursorLost, Rejected, Forbidden))
             await self._close(CLOSE_REFUSED if is_clients_fault else CLOSE_BROKEN, error.message)
         finally:
             for leave in self._leaving.values():
@@ -150,7 +152,9 @@ class Session:
             return envelope
         try:
             return await commands.execute(
-                Call(self._context, self._thread_id, envelope.params), envelope, self._methods
+                Call(self._context.acting_for(self._context.caller), self._thread_id, envelope.params),
+                envelope,
+                self._methods,
             )
         except Unavailable as error:
             log.warning("%s on %s: %s", envelope.method, self._thread_id, error.message)
@@ -161,22 +165,24 @@ class Session:
         chosen = following.filter_of(asked)
         given = asked.since if isinstance(asked.since, int) else None
         since = None if given is None else following.check_since(given)
+        watch = await access.stream(call.context, self._thread_id)
         try:
-            since = await following.begin(self._context, self._thread_id, since, chosen.channels)
+            since = await following.begin(call.context, self._thread_id, since, chosen.channels, watch)
         except CursorLost as error:
             # Some clients do not read the answers to their subscriptions, and would wait for events for ever.
             await self._send(dumps(commands.failure(None, "invalid_argument", error.message).body))
             raise Closed(CLOSE_REFUSED, error.message) from error
         subscription_id = id_of(asked)
-        self._add(subscription_id, Subscription(chosen, since))
+        self._add(subscription_id, Subscription(chosen, since), call.context, watch)
         if chosen.channels <= WATCHER:
-            self._leaving[subscription_id] = self._context.unwatched.join(self._thread_id)
+            self._leaving[subscription_id] = call.context.unwatched.join(call.context.own_key(self._thread_id))
         return Outcome({"subscription_id": subscription_id})
 
-    def _add(self, subscription_id: str, subscription: Subscription) -> None:
+    def _add(self, subscription_id: str, subscription: Subscription, context: Context, watch: access.Watch) -> None:
         if len(self._subscriptions) >= SOCKET_SUBSCRIPTIONS_MAX:
             raise Refused("invalid_argument", f"a socket has at most {SOCKET_SUBSCRIPTIONS_MAX} subscriptions")
         self._subscriptions[subscription_id] = subscription
+        self._reading = context, watch
         self._changed.set()
 
     async def _unsubscribe(self, call: Call) -> Outcome:
@@ -194,16 +200,19 @@ class Session:
         wanted = [(each, following.filter_of(request_of(each))) for each in dict.fromkeys(asked.subscriptions)]
         last = asked.last_event_id
         seq = int(last) if last is not None and last.isascii() and last.isdigit() else None
-        view = await run_tree.view(self._context, self._thread_id, asked.run_id, last if seq is None else None)
+        context, watch = call.context, await access.stream(call.context, self._thread_id)
+        if not watch.is_open:
+            raise NotFound(access.NO_THREAD)
+        view = await run_tree.view(context, self._thread_id, watch, asked.run_id, last if seq is None else None)
         if seq is not None:
-            if await self._context.tails.check_cursor(self._context.scope, self._thread_id, seq) is not None:
+            if await context.tails.check_cursor(context.scope, self._thread_id, seq) is not None:
                 return Outcome({"restored": False})
         elif last is not None:
             if view.cursor is None:
                 return Outcome({"restored": False})
             seq = view.cursor
         for subscription_id, chosen in wanted:
-            self._add(subscription_id, Subscription(chosen, view.begins_at if seq is None else seq))
+            self._add(subscription_id, Subscription(chosen, view.begins_at if seq is None else seq), context, watch)
         nodes = [node.entry() for node in view.nodes.values()]
         return Outcome({"restored": True, "current_namespaces": nodes})
 
@@ -223,13 +232,15 @@ class Session:
 
     async def _pass(self, active: dict[str, Subscription], since: int) -> int:
         """Send what the subscriptions want, until they change; the cursor behind what they have had then."""
+        assert self._reading is not None, "subscriptions come with leave to read"
+        context, watch = self._reading
         changed = asyncio.create_task(self._changed.wait())
         position = since
         is_watcher = all(each.chosen.channels <= WATCHER for each in active.values())
-        joined = self._context.readers.joined(self._thread_id, self._client, is_watcher=is_watcher)
+        joined = context.readers.joined(thread_key(context.scope, self._thread_id), self._client, is_watcher=is_watcher)
         try:
             with joined as reader:
-                async with aclosing(following.follow(self._context, self._thread_id, since, reader)) as batches:
+                async with aclosing(following.follow(context, self._thread_id, since, watch, reader)) as batches:
                     while (batch := await _next_unless(batches, changed)) is not None:
                         for item in batch:
                             if isinstance(item, TailRecord):

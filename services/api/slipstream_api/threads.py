@@ -7,7 +7,8 @@ from typing import Any
 
 import msgspec
 
-from slipstream_api import runs, states
+from slipstream_api import access, runs, states
+from slipstream_api.bodies import changed
 from slipstream_api.context import Context
 from slipstream_api.thread_rows import graph_of, row_of
 from slipstream_postgres import temporary
@@ -77,18 +78,23 @@ async def create(context: Context, body: ThreadCreate, key: str | None = None) -
     `key` is the request's `Idempotency-Key`: the same request again finds the thread that the first one made.
     Raises: InvalidArgument, Conflict, and what `states.update_state` does.
     """
-    metadata, steps = _checked(body)
+    _checked(body)
     minutes = minutes_of(body.ttl)
-    if steps:
-        await states.check_runner(context, metadata["graph_id"])
-    derived = derived_id("thread", context.scope.tenant, key) if key else new_thread_id()
+    derived = derived_id("thread", *context.caller.parts, key) if key else new_thread_id()
     thread_id = body.thread_id or derived
     request = f"{_digest(key)}:{_digest(body)}" if key else ""
+    asked = {"thread_id": thread_id, "metadata": body.metadata or {}, "if_exists": body.if_exists or "raise"}
+    allowed = await access.permit(context, "threads", "create", asked)
+    metadata, steps = _checked(changed(body, {"metadata": asked.get("metadata")}))
+    if steps:
+        await states.check_runner(context, metadata["graph_id"])
     if key and thread_id != derived and (await _known_request(context, derived)).startswith(_digest(key)):
         raise _reused()
     try:
         seq = await _append(context, thread_id, rs.ThreadCreated(metadata, request))
     except Conflict:
+        if allowed is not None and not await access.matches(context, thread_id, allowed):
+            raise
         known = await _known_request(context, thread_id)
         if key and known == request:
             return await _repeated(context, thread_id, steps)
@@ -179,9 +185,13 @@ async def copy(context: Context, thread_id: str) -> ThreadRow:
 
     Raises: NotFound, Unavailable.
     """
+    await access.thread(context, thread_id)
     row = await row_of(context, thread_id)
     new_id = new_thread_id()
-    await _append(context, new_id, rs.ThreadCreated(msgspec.json.decode(row.metadata)))
+    asked: dict[str, Any] = {"thread_id": new_id, "metadata": msgspec.json.decode(row.metadata)}
+    await access.permit(context, "threads", "create", asked)
+    metadata = check_metadata(changed(ThreadCreate(), {"metadata": asked.get("metadata")}).metadata)
+    await _append(context, new_id, rs.ThreadCreated(metadata))
     if graph_of(row) is not None:
         await _fill(context, new_id, states.copy_state(context, thread_id, new_id))
     return await row_of(context, new_id)
@@ -194,8 +204,11 @@ async def prune(context: Context, thread_ids: list[str], strategy: str) -> int:
     Raises: Unavailable.
     """
     done = 0
+    asked = {"thread_ids": thread_ids, "strategy": strategy}
+    found = await access.permit(context, "threads", "delete" if strategy == "delete" else "update", asked)
     for thread_id in dict.fromkeys(thread_ids):
         try:
+            await access.check_thread(context, thread_id, found)
             if strategy == "delete":
                 await runs.delete_thread(context, thread_id)
                 done += 1

@@ -18,33 +18,33 @@ NOTES_MAX: Final = 10_000
 
 
 class UnwatchedRuns:
-    """Notes of such runs in bounded memory, and how many watchers each thread has in this process."""
+    """Notes of such runs in bounded memory, and how many watchers each thread (by its key) has in this process."""
 
     def __init__(self) -> None:
         self._open: Counter[str] = Counter()
         self._notes: OrderedDict[str, tuple[float, int]] = OrderedDict()
 
-    def join(self, thread_id: str) -> Callable[[], None]:
+    def join(self, thread: str) -> Callable[[], None]:
         """A watcher has arrived. Call what this returns once, when it has gone."""
-        self._open[thread_id] += 1
+        self._open[thread] += 1
 
         def leave() -> None:
-            self._open[thread_id] -= 1
-            if not self._open[thread_id]:
-                del self._open[thread_id]
+            self._open[thread] -= 1
+            if not self._open[thread]:
+                del self._open[thread]
 
         return leave
 
-    def note(self, thread_id: str, log_seq: int, *, is_fresh: bool) -> None:
+    def note(self, thread: str, log_seq: int, *, is_fresh: bool) -> None:
         """`run.start` was accepted; the run's first record lies behind `log_seq`."""
-        if self._open[thread_id]:
+        if self._open[thread]:
             return
-        self._notes.pop(thread_id, None)
-        self._notes[thread_id] = (time.monotonic() + (FRESH_REMEMBERED_S if is_fresh else USED_REMEMBERED_S), log_seq)
+        self._notes.pop(thread, None)
+        self._notes[thread] = (time.monotonic() + (FRESH_REMEMBERED_S if is_fresh else USED_REMEMBERED_S), log_seq)
         if len(self._notes) > NOTES_MAX:
             self._notes.popitem(last=False)
 
-    def take(self, thread_id: str) -> int | None:
+    def take(self, thread: str) -> int | None:
         """Behind which stream_seq the unwatched run lies that the arriving watcher is for; None without one."""
-        end, log_seq = self._notes.pop(thread_id, (0.0, 0))
+        end, log_seq = self._notes.pop(thread, (0.0, 0))
         return log_seq if time.monotonic() < end else None

@@ -43,9 +43,9 @@ class Readers:
         self._moved: dict[Key, asyncio.Event] = {}
 
     @contextmanager
-    def joined(self, thread_id: str, client: tuple[str, str], *, is_watcher: bool) -> Iterator[Reader]:
-        """A stream of a client, for as long as it is open."""
-        key = (thread_id, *client)
+    def joined(self, thread: str, client: tuple[str, str], *, is_watcher: bool) -> Iterator[Reader]:
+        """A stream of a client, for as long as it is open. `thread` is the thread's key."""
+        key = (thread, *client)
         reader = Reader(self, key, is_watcher=is_watcher)
         if reader.is_watcher:
             yield reader

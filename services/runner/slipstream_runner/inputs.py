@@ -7,6 +7,7 @@ from typing import Any
 from langgraph.types import Command, Send
 
 from slipstream_runner.runtime import Attempt
+from slipstream_schemas.users import User
 
 LANGGRAPH_VERSION = version("langgraph")
 
@@ -73,6 +74,17 @@ def run_metadata(attempt: Attempt) -> dict[str, Any]:
     }
 
 
+def _user(fields: dict[str, Any] | None) -> dict[str, Any]:
+    """The caller as graphs see it; nothing without auth handlers."""
+    if fields is None:
+        return {}
+    user = User(fields)
+    permissions = user.permissions
+    # The reference has the shorter name; applications of either kind find theirs.
+    return {"langgraph_auth_user": user, "langgraph_auth_user_permissions": permissions,
+            "langgraph_auth_permissions": permissions}  # fmt: skip
+
+
 def run_config(attempt: Attempt, callbacks: list[Any]) -> dict[str, Any]:
     """The config that the graph runs with."""
     run = attempt.run
@@ -86,6 +98,7 @@ def run_config(attempt: Attempt, callbacks: list[Any]) -> dict[str, Any]:
         "user_id": run.user_id,
         "langgraph_auth_user_id": run.user_id,
         "langgraph_request_id": run.request_id,
+        **_user(run.user),
     }
     kept = {key: value for key, value in run.config.items() if key in ("tags", "recursion_limit", "max_concurrency")}
     return {**kept, "configurable": configurable, "metadata": run_metadata(attempt), "callbacks": callbacks,

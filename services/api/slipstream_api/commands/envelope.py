@@ -88,7 +88,7 @@ def failure(command_id: int | None, code: str, message: str, status: int = 200) 
 
 def refusal(command_id: int, error: errors.SlipstreamError) -> Answer:
     """The envelope of an error that was raised on purpose."""
-    prefix = "409: " if isinstance(error, errors.Conflict) else ""
+    prefix = "409: " if isinstance(error, errors.Conflict) else "403: " if isinstance(error, errors.Forbidden) else ""
     return failure(command_id, _code(error), prefix + _located(error))
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from slipstream_api import run_tree, runs
+from slipstream_api import access, run_tree, runs
 from slipstream_api.bodies import convert
 from slipstream_api.commands.envelope import Call, Outcome, Refused
 from slipstream_api.context import Context
@@ -27,7 +27,9 @@ async def run_start(call: Call) -> Outcome:
     if known is not None:
         return _started(known)
     accepted = await runs.accept(call.context, created, resumes=True)
-    call.context.unwatched.note(call.thread_id, accepted.log_seq, is_fresh=accepted.created_thread)
+    call.context.unwatched.note(
+        call.context.own_key(call.thread_id), accepted.log_seq, is_fresh=accepted.created_thread
+    )
     return _started(accepted)
 
 
@@ -67,6 +69,7 @@ def _answers(respond: InputRespondParams) -> list[tuple[str, tuple[str, ...], An
 async def _graph_of(context: Context, thread_id: str) -> str:
     """The assistant of the thread's last run. Raises: NoSuchInterrupt, Unavailable."""
     try:
+        await access.thread(context, thread_id)
         row = await row_of(context, thread_id)
     except errors.NotFound as error:
         raise errors.NoSuchInterrupt("The thread does not exist.") from error
@@ -80,7 +83,8 @@ async def _graph_of(context: Context, thread_id: str) -> str:
 async def get_tree(call: Call) -> Outcome:
     """`agent.getTree`: the graphs of a run, the newest one's if none is named."""
     asked = convert(call.params, GetTreeParams)
-    view = await run_tree.view(call.context, call.thread_id, asked.run_id)
+    watch = await access.thread(call.context, call.thread_id, "read", {"run_id": asked.run_id})
+    view = await run_tree.view(call.context, call.thread_id, watch, asked.run_id)
     return Outcome({"tree": view.tree()})
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from slipstream_api import runs, states
+from slipstream_api import access, runs, states
 from slipstream_api.bodies import convert
 from slipstream_api.commands.envelope import Call, Outcome, Refused
 from slipstream_api.thread_rows import row_of
@@ -23,6 +23,7 @@ async def get(call: Call) -> Outcome:
     """`state.get`: the values at a namespace, all or some of them, in the form of the `values` channel."""
     asked = convert(call.params, StateGetParams)
     where = states.Checkpoint(checkpoint_ns=_namespace(asked.namespace))
+    await access.thread(call.context, call.thread_id)
     select = [f"values.{key}" for key in asked.keys] if asked.keys is not None else ["values"]
     try:
         raw = await states.get_state(call.context, call.thread_id, where, select=[*select, "checkpoint"])
@@ -44,6 +45,7 @@ async def get(call: Call) -> Outcome:
 async def list_checkpoints(call: Call) -> Outcome:
     """`state.listCheckpoints`: newest first; `before` is the id of the last one seen."""
     asked = convert(call.params, ListCheckpointsParams)
+    await access.thread(call.context, call.thread_id)
     found = await states.history(
         call.context, call.thread_id, limit=asked.limit, before=asked.before,
         namespace=_namespace(asked.namespace or []), select=CHECKPOINT_FIELDS,
@@ -62,6 +64,7 @@ def _summary(state: dict[str, Any]) -> dict[str, Any]:
 async def fork(call: Call) -> Outcome:
     """`state.fork`: a run that goes on from a checkpoint, with input or as the graph would have gone on."""
     asked = convert(call.params, StateForkParams)
+    await access.thread(call.context, call.thread_id)
     metadata = msgspec.json.decode((await row_of(call.context, call.thread_id)).metadata)
     assistant = metadata.get("assistant_id") or metadata.get("graph_id")
     try:

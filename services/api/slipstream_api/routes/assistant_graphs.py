@@ -31,7 +31,7 @@ def _xray(request: AnyRequest) -> bool | int:
 @get("/assistants/{assistant_id:str}/graph")
 async def get_graph(request: AnyRequest, assistant_id: str) -> Response[bytes]:
     """Nodes and edges of the graph; with `xray` of its subgraphs too."""
-    context: Context = request.app.state.context
+    context: Context = request.state.context
     xray = _xray(request)
     row = await existing(context, assistant_id)
     return as_json(await ask(context, GraphQuestion(row.graph_id, msgspec.json.decode(row.config), xray)))
@@ -40,7 +40,7 @@ async def get_graph(request: AnyRequest, assistant_id: str) -> Response[bytes]:
 @get("/assistants/{assistant_id:str}/schemas")
 async def get_schemas(request: AnyRequest, assistant_id: str) -> Response[bytes]:
     """JSON schemas of the graph's input, output, state, config and context."""
-    context: Context = request.app.state.context
+    context: Context = request.state.context
     row = await existing(context, assistant_id)
     return as_json(await ask(context, SchemasQuestion(row.graph_id, msgspec.json.decode(row.config))))
 
@@ -58,7 +58,7 @@ async def get_subgraph(request: AnyRequest, assistant_id: str, namespace: str) -
 
 
 async def _subgraphs(request: AnyRequest, assistant_id: str, namespace: str | None) -> Response[bytes]:
-    context: Context = request.app.state.context
+    context: Context = request.state.context
     row = await existing(context, assistant_id)
     config, recurse = msgspec.json.decode(row.config), flag(request, "recurse")
     return as_json(await ask(context, SubgraphsQuestion(row.graph_id, config, namespace, recurse)))

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 from litestar import Request, Response, delete, get, patch, post
 
-from slipstream_api import crons, runs
+from slipstream_api import access, crons, runs
 from slipstream_api.bodies import bounded, convert, read
 from slipstream_api.context import Context
 from slipstream_api.problems import as_json
@@ -85,21 +85,28 @@ def _metadata(value: dict[str, Any] | None) -> dict[str, Any]:
 
 
 async def _create(request: AnyRequest, thread_id: str | None) -> Response[bytes]:
-    context: Context = request.app.state.context
+    context: Context = request.state.context
     plain = await read(request, dict[str, Any])
     body, payload = convert(plain, CronCreate), crons.payload_of(convert(plain, runs.RunCreate))
+    cron_id = new_run_id()
+    asked: dict[str, Any] = {
+        "cron_id": cron_id, "thread_id": thread_id, "schedule": body.schedule, "payload": payload,
+        "end_time": body.end_time, "user_id": context.caller.identity or None, "metadata": body.metadata or {},
+    }  # fmt: skip
+    await access.permit(context, "crons", "create", asked)
     # What a tick would refuse is refused now.
-    resolved = await runs.resolve(context, thread_id or new_thread_id(), convert(plain, runs.RunCreate))
+    run = convert(plain, runs.RunCreate)
+    resolved = await runs.resolve(context, thread_id or new_thread_id(), run, creates_thread=thread_id is None)
     if thread_id is not None:
         rs.existing((await context.control.head(context.scope, thread_id)).state)
     if await rows.count(context.database, context.scope.tenant, CronQuery()) >= CRONS_MAX:
         raise Conflict(f"There are {CRONS_MAX} crons already.")
-    now, metadata = crons.shown(runs.now_ms()), _metadata(body.metadata)
+    now, metadata = crons.shown(runs.now_ms()), _metadata(asked.get("metadata"))
     enabled = body.enabled is not False
     row = CronRow(
-        new_run_id(), resolved.assistant_id, thread_id, _completion(body.on_run_completed, thread_id),
-        _end(body.end_time), body.schedule, body.timezone, now, now, msgspec.Raw(msgspec.json.encode(payload)), None,
-        None, msgspec.Raw(msgspec.json.encode(metadata)), enabled,
+        cron_id, resolved.assistant_id, thread_id, _completion(body.on_run_completed, thread_id),
+        _end(body.end_time), body.schedule, body.timezone, now, now, msgspec.Raw(msgspec.json.encode(payload)),
+        context.caller.identity or None, None, msgspec.Raw(msgspec.json.encode(metadata)), enabled,
     )  # fmt: skip
     if crons.following(row, runs.now_ms()) is None and enabled and row.end_time is None:
         raise InvalidArgument("The schedule never ticks", ("body", "schedule"))
@@ -118,8 +125,13 @@ async def create_for_thread(request: AnyRequest, thread_id: str) -> Response[byt
     return await _create(request, check_thread_id(thread_id))
 
 
-async def _row(context: Context, cron_id: str) -> CronRow:
-    row = await rows.get(context.database, context.scope.tenant, check_run_id(cron_id, ("path", "cron_id")))
+async def _row(context: Context, cron_id: str, action: str, said: dict[str, Any] | None = None) -> CronRow:
+    """A cron, if the caller may do this to it. Raises: Forbidden, NotFound."""
+    check_run_id(cron_id, ("path", "cron_id"))
+    value = {} if said is None else said
+    value["cron_id"] = cron_id
+    found = await access.permit(context, "crons", action, value)
+    row = await rows.get(context.database, context.scope.tenant, cron_id, found)
     if row is None:
         raise NotFound("Cron not found.")
     return row
@@ -128,21 +140,24 @@ async def _row(context: Context, cron_id: str) -> CronRow:
 @get("/runs/crons/{cron_id:str}")
 async def get_one(request: AnyRequest, cron_id: str) -> Response[bytes]:
     """One cron."""
-    return as_json(await _row(request.app.state.context, cron_id))
+    return as_json(await _row(request.state.context, cron_id, "read"))
 
 
 @patch("/runs/crons/{cron_id:str}")
 async def update(request: AnyRequest, cron_id: str) -> Response[bytes]:
     """Change a cron: its own fields, and those of its runs."""
-    context: Context = request.app.state.context
+    context: Context = request.state.context
     plain = await read(request, dict[str, Any])
-    body, row = convert(plain, CronPatch), await _row(context, cron_id)
+    body = convert(plain, CronPatch)
+    asked: dict[str, Any] = {"payload": plain, "schedule": body.schedule, "metadata": body.metadata or {}}
+    row = await _row(context, cron_id, "update", asked)
+    body.metadata = _metadata(asked.get("metadata")) or body.metadata
     given = {name: value for name, value in plain.items() if value is not None and name != "assistant_id"}
     if body.metadata is not None:
         given["metadata"] = _metadata({**msgspec.json.decode(row.metadata), **body.metadata})
         row.metadata = msgspec.Raw(msgspec.json.encode(given["metadata"]))
     run = convert({**msgspec.json.decode(row.payload), **given}, runs.RunCreate)
-    await runs.resolve(context, row.thread_id or new_thread_id(), run)
+    await runs.resolve(context, row.thread_id or new_thread_id(), run, creates_thread=row.thread_id is None)
     row.payload = msgspec.Raw(msgspec.json.encode(crons.payload_of(run)))
     row.schedule = row.schedule if body.schedule is None else body.schedule
     row.timezone = row.timezone if body.timezone is msgspec.UNSET else body.timezone
@@ -156,7 +171,9 @@ async def update(request: AnyRequest, cron_id: str) -> Response[bytes]:
 @delete("/runs/crons/{cron_id:str}", status_code=204)
 async def remove(request: AnyRequest, cron_id: str) -> None:
     """Delete a cron. Its runs stay."""
-    if not await crons.forget(request.app.state.context, check_run_id(cron_id, ("path", "cron_id"))):
+    context: Context = request.state.context
+    row = await _row(context, cron_id, "delete")
+    if not await crons.forget(context, row.cron_id):
         raise NotFound("Cron not found.")
 
 
@@ -177,12 +194,24 @@ def _query(body: CronSearch) -> CronQuery:
     )  # fmt: skip
 
 
+async def _permitted(context: Context, body: CronSearch) -> CronQuery:
+    """What the caller may search for. Raises: InvalidArgument, Forbidden."""
+    query = _query(body)
+    asked: dict[str, Any] = {
+        "assistant_id": body.assistant_id, "thread_id": body.thread_id, "metadata": body.metadata or {},
+        "limit": body.limit, "offset": body.offset,
+    }  # fmt: skip
+    query.allowed = await access.permit(context, "crons", "search", asked)
+    query.metadata = asked.get("metadata") or {}
+    return query
+
+
 @post("/runs/crons/search", status_code=200)
 async def search(request: AnyRequest) -> Response[bytes]:
     """Crons, newest first."""
-    context: Context = request.app.state.context
+    context: Context = request.state.context
     body = await read(request, CronSearch)
-    query = _query(body)
+    query = await _permitted(context, body)
     found = await rows.search(context.database, context.scope.tenant, query)
     more = {"x-pagination-next": str(query.offset + query.limit)} if len(found) > query.limit else {}
     headers = {"x-pagination-total": str(query.offset + len(found)), **more}
@@ -195,8 +224,9 @@ async def search(request: AnyRequest) -> Response[bytes]:
 @post("/runs/crons/count", status_code=200)
 async def count(request: AnyRequest) -> Response[bytes]:
     """How many crons match."""
-    context: Context = request.app.state.context
-    return as_json(await rows.count(context.database, context.scope.tenant, _query(await read(request, CronSearch))))
+    context: Context = request.state.context
+    query = await _permitted(context, await read(request, CronSearch))
+    return as_json(await rows.count(context.database, context.scope.tenant, query))
 
 
 ROUTES = [create, create_for_thread, get_one, update, remove, search, count]

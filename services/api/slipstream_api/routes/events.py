@@ -9,7 +9,7 @@ import msgspec
 from litestar import Request, Response, WebSocket, post, websocket
 from litestar.types import ASGIApp
 
-from slipstream_api import commands, following
+from slipstream_api import access, commands, following
 from slipstream_api.bodies import idempotency_key, read
 from slipstream_api.context import Context
 from slipstream_api.problems import as_json
@@ -23,6 +23,7 @@ from slipstream_schemas.channels import ChannelFilter
 from slipstream_schemas.commands import CommandEnvelope, EventStreamRequest
 from slipstream_schemas.ids import check_thread_id
 from slipstream_schemas.limits import SSE_SLICE_EVENTS_MAX
+from slipstream_schemas.subjects import thread_key
 
 AnyRequest = Request[Any, Any, Any]
 SSE_HEADERS = {
@@ -51,23 +52,27 @@ def _cursor(request: AnyRequest, body: EventStreamRequest) -> int | None:
 @post(STREAM_PATHS, status_code=200)
 async def stream_events(request: AnyRequest, thread_id: str) -> ASGIApp:
     """Open a stream. It may be opened before the thread exists, spans runs, and never ends by itself."""
-    context: Context = request.app.state.context
+    context: Context = request.state.context
     check_thread_id(thread_id)
     body = await read(request, EventStreamRequest)
     chosen = following.filter_of(body)
+    watch = await access.stream(context, thread_id)
     asked, client = _cursor(request, body), following.client_of(request)
-    since = await following.begin(context, thread_id, asked, chosen.channels)
-    leave = context.unwatched.join(thread_id) if chosen.channels <= WATCHER else None
-    return Stream(_pieces(context, thread_id, since, chosen, client), context.heart, SSE_HEADERS, on_end=leave)
+    since = await following.begin(context, thread_id, asked, chosen.channels, watch)
+    leave = context.unwatched.join(context.own_key(thread_id)) if chosen.channels <= WATCHER else None
+    pieces = _pieces(context, thread_id, since, chosen, client, watch)
+    return Stream(pieces, context.heart, SSE_HEADERS, on_end=leave)
 
 
 async def _pieces(
-    context: Context, thread_id: str, since: int, chosen: ChannelFilter, client: following.Client
+    context: Context, thread_id: str, since: int, chosen: ChannelFilter, client: following.Client, watch: access.Watch
 ) -> AsyncGenerator[bytes]:
     pace = following.pace_of(context, client)
-    reading = context.readers.joined(thread_id, client, is_watcher=chosen.channels <= WATCHER)
+    reading = context.readers.joined(
+        thread_key(context.scope, thread_id), client, is_watcher=chosen.channels <= WATCHER
+    )
     with reading as reader:
-        async with aclosing(following.follow(context, thread_id, since, reader)) as batches:
+        async with aclosing(following.follow(context, thread_id, since, watch, reader)) as batches:
             async for batch in batches:
                 frames: list[bytes] = []
                 for item in batch:
@@ -89,7 +94,7 @@ async def _pieces(
 @post("/threads/{thread_id:str}/commands", status_code=200)
 async def run_command(request: AnyRequest, thread_id: str) -> Response[bytes]:
     """Run a command. Errors of well-formed commands are envelopes with status 200, as clients expect."""
-    context: Context = request.app.state.context
+    context: Context = request.state.context
     check_thread_id(thread_id)
     envelope = commands.envelope_of(await request.body())
     if isinstance(envelope, CommandEnvelope):
@@ -103,7 +108,7 @@ async def run_command(request: AnyRequest, thread_id: str) -> Response[bytes]:
 @websocket(STREAM_PATHS)
 async def open_socket(socket: WebSocket[Any, Any, Any], thread_id: str) -> None:
     """Commands and events over one connection."""
-    await Session(socket.app.state.context, thread_id, socket).run()
+    await Session(socket.state.context, thread_id, socket).run()
 
 
 ROUTES = [stream_events, run_command, open_socket]

@@ -8,7 +8,7 @@ import msgspec
 from litestar import Request, Response, delete, get, post
 from litestar.types import ASGIApp
 
-from slipstream_api import runs
+from slipstream_api import access, runs
 from slipstream_api.bodies import flag, idempotency_key, integer, read
 from slipstream_api.context import Context
 from slipstream_api.problems import as_json
@@ -41,7 +41,7 @@ async def start(
     request: AnyRequest, thread_id: str, *, creates_thread: bool = False
 ) -> tuple[runs.RunCreate, runs.Accepted]:
     """Create a run from the request's body. Raises: what `runs.resolve` and `runs.accept` do."""
-    context: Context = request.app.state.context
+    context: Context = request.state.context
     check_thread_id(thread_id)
     body = await read(request, runs.RunCreate)
     key = idempotency_key(request)
@@ -87,7 +87,7 @@ async def place_of(context: Context, thread_id: str, run_id: str) -> RunPlace:
 @post("/threads/{thread_id:str}/runs", status_code=200)
 async def create(request: AnyRequest, thread_id: str) -> Response[bytes]:
     """Create a run and answer at once."""
-    context: Context = request.app.state.context
+    context: Context = request.state.context
     _, accepted = await start(request, thread_id)
     await context.projected(accepted.control_seq, CREATE_PROJECTION_WAIT_S)
     headers = {"content-location": places(accepted, "")["content-location"]}
@@ -105,7 +105,7 @@ async def create_and_stream(request: AnyRequest, thread_id: str) -> ASGIApp:
 
 async def stream_new(request: AnyRequest, thread_id: str, *, creates_thread: bool = False) -> Stream:
     """Create a run and answer with its stream."""
-    context: Context = request.app.state.context
+    context: Context = request.state.context
     body, accepted = await start(request, thread_id, creates_thread=creates_thread)
     renderer = V1Renderer(accepted.run_id, runs.modes_of(body), bool(body.stream_subgraphs))
     stays = body.on_disconnect == "continue" or (body.on_disconnect is None and body.stream_resumable)
@@ -168,7 +168,7 @@ async def create_and_wait(request: AnyRequest, thread_id: str) -> ASGIApp:
 
 async def wait_new(request: AnyRequest, thread_id: str, *, creates_thread: bool = False) -> Stream:
     """Create a run and answer with its result."""
-    context: Context = request.app.state.context
+    context: Context = request.state.context
     body, accepted = await start(request, thread_id, creates_thread=creates_thread)
     on_gone = None
     if body.on_disconnect == "cancel":
@@ -195,7 +195,8 @@ def _waiting(
 @get("/threads/{thread_id:str}/runs/{run_id:str}/join")
 async def join(request: AnyRequest, thread_id: str, run_id: str) -> ASGIApp:
     """Wait for a run and answer with its final values."""
-    context: Context = request.app.state.context
+    context: Context = request.state.context
+    await access.thread(context, check_thread_id(thread_id), "read", {"run_id": run_id})
     place = await place_of(context, thread_id, run_id)
     on_gone = _canceller(context, thread_id, run_id) if flag(request, "cancel_on_disconnect") else None
     return _waiting(context, thread_id, run_id, place.log_seq, {}, on_gone)
@@ -217,7 +218,8 @@ def last_event_id(request: AnyRequest) -> tuple[int, int] | None:
 @get("/threads/{thread_id:str}/runs/{run_id:str}/stream")
 async def join_stream(request: AnyRequest, thread_id: str, run_id: str) -> ASGIApp:
     """Stream a run: from `Last-Event-ID` on, or without it from now on."""
-    context: Context = request.app.state.context
+    context: Context = request.state.context
+    await access.thread(context, check_thread_id(thread_id), "read", {"run_id": run_id})
     asked = modes_asked(request)
     row, place = await located(context, thread_id, run_id)
     renderer = renderer_of(row, asked, subgraphs=flag(request, "stream_subgraphs") or flag(request, "subgraphs"))
@@ -295,12 +297,13 @@ def renderer_of(row: RunRow, asked: list[str], *, subgraphs: bool = False) -> V1
 @get("/threads/{thread_id:str}/runs")
 async def list_runs(request: AnyRequest, thread_id: str) -> Response[bytes]:
     """A thread's runs, newest first."""
-    context: Context = request.app.state.context
+    context: Context = request.state.context
     check_thread_id(thread_id)
     limit, offset = integer(request, "limit", 10, 1, SEARCH_LIMIT_MAX), integer(request, "offset", 0, 0, 2**31)
     status = request.query_params.get("status")
     if status is not None and status not in RUN_STATUSES:
         raise InvalidArgument(f"Expected one of {', '.join(RUN_STATUSES)}", ("query", "status"), "literal_error")
+    await access.thread(context, thread_id, "search")
     head = await context.control.head(context.scope, thread_id)
     rs.existing(head.state)
     await context.projected(head.stream_seq, PROJECTION_WAIT_S)
@@ -313,13 +316,16 @@ async def list_runs(request: AnyRequest, thread_id: str) -> Response[bytes]:
 @get("/threads/{thread_id:str}/runs/{run_id:str}")
 async def get_one(request: AnyRequest, thread_id: str, run_id: str) -> Response[bytes]:
     """One run."""
-    return as_json(await row_of(request.app.state.context, thread_id, run_id))
+    context: Context = request.state.context
+    await access.thread(context, check_thread_id(thread_id), "read", {"run_id": run_id})
+    return as_json(await row_of(context, thread_id, run_id))
 
 
 @delete("/threads/{thread_id:str}/runs/{run_id:str}", status_code=204)
 async def delete_one(request: AnyRequest, thread_id: str, run_id: str) -> None:
     """Take a run that is over off the list. What it said and what it wrote stays."""
-    context: Context = request.app.state.context
+    context: Context = request.state.context
+    await access.thread(context, check_thread_id(thread_id), "delete", {"run_id": run_id})
     await row_of(context, thread_id, run_id)
     await runs.delete(context, thread_id, run_id)
 
@@ -327,8 +333,9 @@ async def delete_one(request: AnyRequest, thread_id: str, run_id: str) -> None:
 @post("/threads/{thread_id:str}/runs/{run_id:str}/cancel", status_code=200)
 async def cancel(request: AnyRequest, thread_id: str, run_id: str) -> ASGIApp:
     """Stop a run. `action` is `interrupt` (keeps what it wrote) or `rollback`; `wait` answers when it has stopped."""
-    context: Context = request.app.state.context
+    context: Context = request.state.context
     action = runs.cancel_action(request.query_params.get("action"))
+    await access.thread(context, check_thread_id(thread_id), "update", {"run_id": run_id, "action": action})
     place = await place_of(context, thread_id, run_id)
     await runs.cancel(context, thread_id, run_id, action)
     if not flag(request, "wait"):

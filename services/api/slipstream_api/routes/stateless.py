@@ -6,7 +6,7 @@ import msgspec
 from litestar import Request, Response, post
 from litestar.types import ASGIApp
 
-from slipstream_api import runs
+from slipstream_api import access, runs
 from slipstream_api.bodies import idempotency_key, read, read_list
 from slipstream_api.context import Context
 from slipstream_api.problems import as_json
@@ -22,6 +22,7 @@ from slipstream_schemas.limits import (
 )
 
 AnyRequest = Request[Any, Any, Any]
+NO_RUNS = "No runs found to cancel."
 
 
 class RunsCancel(msgspec.Struct):
@@ -34,15 +35,15 @@ class RunsCancel(msgspec.Struct):
 
 def _own_thread(request: AnyRequest) -> str:
     """A new thread; the same one for a request that is repeated with its key. Raises: InvalidArgument."""
-    context: Context = request.app.state.context
+    context: Context = request.state.context
     key = idempotency_key(request)
-    return derived_id("stateless", context.scope.tenant, key) if key else new_thread_id()
+    return derived_id("stateless", *context.caller.parts, key) if key else new_thread_id()
 
 
 @post("/runs", status_code=200)
 async def create(request: AnyRequest) -> Response[bytes]:
     """Create a run on a thread of its own and answer at once."""
-    context: Context = request.app.state.context
+    context: Context = request.state.context
     _, accepted = await start(request, _own_thread(request), creates_thread=True)
     await context.projected(accepted.control_seq, CREATE_PROJECTION_WAIT_S)
     headers = {"content-location": places(accepted, "")["content-location"]}
@@ -64,7 +65,7 @@ async def create_and_wait(request: AnyRequest) -> ASGIApp:
 @post("/runs/batch", status_code=200)
 async def create_batch(request: AnyRequest) -> Response[bytes]:
     """Create several runs, each on a thread of its own; if one of them is wrong, none is created."""
-    context: Context = request.app.state.context
+    context: Context = request.state.context
     bodies = await read_list(request, runs.RunCreate)
     if not 0 < len(bodies) <= BATCH_RUNS_MAX:
         raise InvalidArgument(f"Expected 1 to {BATCH_RUNS_MAX} runs", ("body",), "out_of_range")
@@ -79,10 +80,10 @@ async def create_batch(request: AnyRequest) -> Response[bytes]:
 @post("/runs/cancel", status_code=204)
 async def cancel(request: AnyRequest) -> None:
     """Stop runs: `{thread_id, run_ids}`, or every run of a `status`. `action` is `interrupt` or `rollback`."""
-    context: Context = request.app.state.context
+    context: Context = request.state.context
     body = await read(request, RunsCancel)
     action = runs.cancel_action(request.query_params.get("action"))
-    found = await _chosen(context, body)
+    found = await _chosen(context, body, action)
     stopped = 0
     for thread_id, run_id in found:
         try:
@@ -91,23 +92,34 @@ async def cancel(request: AnyRequest) -> None:
         except NotFound:  # it has ended meanwhile
             continue
     if not stopped and body.status is None:
-        raise NotFound("No runs found to cancel.")
+        raise NotFound(NO_RUNS)
 
 
-async def _chosen(context: Context, body: RunsCancel) -> list[tuple[str, str]]:
+async def _chosen(context: Context, body: RunsCancel, action: str) -> list[tuple[str, str]]:
     if body.status is not None:
         if body.thread_id is not None or body.run_ids is not None:
             text = "Expected a status, or thread_id and run_ids, not both"
             raise InvalidArgument(text, ("body", "status"))
+        asked = {"status": body.status, "action": action}
+        allowed = await access.permit(context, "threads", "update", asked)
         await context.projected(context.written, PROJECTION_WAIT_S)
         statuses = RUN_STATUSES[:2] if body.status == "all" else (body.status,)
-        return await run_rows.of_status(context.database, context.scope.tenant, statuses, CANCEL_RUNS_MAX)
+        return await run_rows.of_status(context.database, context.scope.tenant, statuses, CANCEL_RUNS_MAX, allowed)
     if body.thread_id is None or body.run_ids is None:
         raise InvalidArgument("Expected a status, or thread_id and run_ids", ("body",), "missing")
     thread_id = check_thread_id(body.thread_id, ("body", "thread_id"))
     if len(body.run_ids) > CANCEL_RUNS_MAX:
         raise InvalidArgument(f"Expected at most {CANCEL_RUNS_MAX} runs", ("body", "run_ids"), "out_of_range")
+    await _check_thread(context, thread_id, body.run_ids, action)
     return [(thread_id, check_run_id(each, ("body", "run_ids"))) for each in dict.fromkeys(body.run_ids)]
+
+
+async def _check_thread(context: Context, thread_id: str, run_ids: list[str], action: str) -> None:
+    """Raises: Forbidden, NotFound in the words of a run that is not there, Unavailable."""
+    try:
+        await access.thread(context, thread_id, "update", {"run_ids": run_ids, "action": action})
+    except NotFound as error:
+        raise NotFound(NO_RUNS) from error
 
 
 ROUTES = [create, create_and_stream, create_and_wait, create_batch, cancel]

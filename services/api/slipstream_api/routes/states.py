@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 from litestar import Request, Response, get, post
 
-from slipstream_api import states
+from slipstream_api import access, states
 from slipstream_api.bodies import flag, integer, read
 from slipstream_api.context import Context
 from slipstream_api.problems import as_json
@@ -57,8 +57,8 @@ def checkpoint_id_of(before: str | dict[str, Any] | None, loc: tuple[str, ...] =
 @get("/threads/{thread_id:str}/state")
 async def get_state(request: AnyRequest, thread_id: str) -> Response[bytes]:
     """The newest state."""
-    context: Context = request.app.state.context
-    check_thread_id(thread_id)
+    context: Context = request.state.context
+    await access.thread(context, check_thread_id(thread_id))
     select = request.query_params.getall("select", [])
     return as_json(await states.get_state(context, thread_id, subgraphs=flag(request, "subgraphs"), select=select))
 
@@ -66,8 +66,8 @@ async def get_state(request: AnyRequest, thread_id: str) -> Response[bytes]:
 @get("/threads/{thread_id:str}/state/{checkpoint_id:str}")
 async def get_state_at(request: AnyRequest, thread_id: str, checkpoint_id: str) -> Response[bytes]:
     """The state at a checkpoint."""
-    context: Context = request.app.state.context
-    check_thread_id(thread_id)
+    context: Context = request.state.context
+    await access.thread(context, check_thread_id(thread_id))
     select = request.query_params.getall("select", [])
     where = states.Checkpoint(checkpoint_id)
     return as_json(
@@ -78,8 +78,8 @@ async def get_state_at(request: AnyRequest, thread_id: str, checkpoint_id: str) 
 @post("/threads/{thread_id:str}/state/checkpoint", status_code=200)
 async def post_state_at(request: AnyRequest, thread_id: str) -> Response[bytes]:
     """The state at a checkpoint, which may be a subgraph's."""
-    context: Context = request.app.state.context
-    check_thread_id(thread_id)
+    context: Context = request.state.context
+    await access.thread(context, check_thread_id(thread_id))
     body = await read(request, StateAt)
     found = await states.get_state(
         context, thread_id, body.checkpoint, subgraphs=bool(body.subgraphs), select=body.select
@@ -90,8 +90,8 @@ async def post_state_at(request: AnyRequest, thread_id: str) -> Response[bytes]:
 @post("/threads/{thread_id:str}/state", status_code=200)
 async def update_state(request: AnyRequest, thread_id: str) -> Response[bytes]:
     """Write the state as if a node had."""
-    context: Context = request.app.state.context
-    check_thread_id(thread_id)
+    context: Context = request.state.context
+    await access.thread(context, check_thread_id(thread_id), "update")
     body = await read(request, StateUpdate)
     where = body.checkpoint or states.Checkpoint()
     if body.checkpoint_id is not None and where.checkpoint_id is None:
@@ -103,8 +103,8 @@ async def update_state(request: AnyRequest, thread_id: str) -> Response[bytes]:
 @post("/threads/{thread_id:str}/history", status_code=200)
 async def post_history(request: AnyRequest, thread_id: str) -> Response[bytes]:
     """The states of a thread, newest first."""
-    context: Context = request.app.state.context
-    check_thread_id(thread_id)
+    context: Context = request.state.context
+    await access.thread(context, check_thread_id(thread_id))
     body = await read(request, History)
     namespace = (body.checkpoint.checkpoint_ns if body.checkpoint else None) or ""
     found = await states.history(
@@ -117,8 +117,8 @@ async def post_history(request: AnyRequest, thread_id: str) -> Response[bytes]:
 @get("/threads/{thread_id:str}/history")
 async def get_history(request: AnyRequest, thread_id: str) -> Response[bytes]:
     """The states of a thread, newest first."""
-    context: Context = request.app.state.context
-    check_thread_id(thread_id)
+    context: Context = request.state.context
+    await access.thread(context, check_thread_id(thread_id))
     limit = integer(request, "limit", 1, 1, HISTORY_LIMIT_MAX)
     select = request.query_params.getall("select", [])
     before = request.query_params.get("before")

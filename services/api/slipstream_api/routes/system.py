@@ -4,6 +4,7 @@ from typing import Any
 
 from litestar import MediaType, Request, Response, get
 
+from slipstream_api.auth.middleware import OPEN
 from slipstream_api.context import Context
 from slipstream_api.openapi import DOCUMENT, PAGE
 from slipstream_api.problems import as_json
@@ -14,7 +15,7 @@ from slipstream_telemetry.metrics import package_version
 AnyRequest = Request[Any, Any, Any]
 
 
-@get("/info")
+@get("/info", opt=OPEN)
 async def info() -> Response[bytes]:
     """What this server is and can do."""
     flags = {"assistants": True, "crons": False, "langsmith": False, "event_streaming": True}
@@ -22,29 +23,29 @@ async def info() -> Response[bytes]:
                     "flags": flags, "metadata": {"name": "slipstream"}})  # fmt: skip
 
 
-@get(["/ok", "/health", "/live"])
+@get(["/ok", "/health", "/live"], opt=OPEN)
 async def ok() -> Response[bytes]:
     """The process answers."""
     return as_json({"ok": True, "status": "healthy"})
 
 
-@get("/ready")
+@get("/ready", opt=OPEN)
 async def ready(request: AnyRequest) -> Response[bytes]:
     """The process can serve: log and rows answer, and a runner has registered its graphs. Raises: Unavailable."""
-    context: Context = request.app.state.context
+    context: Context = request.state.context
     if not context.connection.is_connected:
         raise Unavailable("NATS is not connected")
     graphs = await assistants.graph_versions(context.database)
     return as_json({"ok": True, "status": "ready", "graphs": len(graphs)})
 
 
-@get("/openapi.json")
+@get("/openapi.json", opt=OPEN)
 async def openapi() -> Response[bytes]:
     """The API's description."""
     return as_json(DOCUMENT)
 
 
-@get("/docs")
+@get("/docs", opt=OPEN)
 async def docs() -> Response[str]:
     """The API's description, readable."""
     return Response(PAGE, media_type=MediaType.HTML)

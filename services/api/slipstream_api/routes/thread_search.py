@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 from litestar import Request, Response, post
 
+from slipstream_api import access
 from slipstream_api.bodies import bounded, read
 from slipstream_api.context import Context
 from slipstream_api.problems import as_json
@@ -78,11 +79,24 @@ def query_of(body: ThreadSearch) -> threads.ThreadQuery:
     )  # fmt: skip
 
 
+async def _permitted(request: AnyRequest) -> tuple[Context, threads.ThreadQuery]:
+    """What the caller may search for. Raises: InvalidArgument, Forbidden."""
+    context: Context = request.state.context
+    body = await read(request, ThreadSearch)
+    query = query_of(body)
+    asked: dict[str, Any] = {
+        "metadata": body.metadata or {}, "values": body.values or {}, "status": body.status, "limit": body.limit,
+        "offset": body.offset, "ids": body.ids,
+    }  # fmt: skip
+    query.allowed = await access.permit(context, "threads", "search", asked)
+    query.metadata, query.values = asked.get("metadata"), asked.get("values")
+    return context, query
+
+
 @post("/threads/search", status_code=200)
 async def search(request: AnyRequest) -> Response[bytes]:
     """Threads that match, newest first by default."""
-    context: Context = request.app.state.context
-    query = query_of(await read(request, ThreadSearch))
+    context, query = await _permitted(request)
     await context.projected(context.written, PROJECTION_WAIT_S)
     tenant = context.scope.tenant
     found = await threads.search(context.database, tenant, query)
@@ -101,8 +115,7 @@ async def search(request: AnyRequest) -> Response[bytes]:
 @post("/threads/count", status_code=200)
 async def count(request: AnyRequest) -> Response[bytes]:
     """How many threads match."""
-    context: Context = request.app.state.context
-    query = query_of(await read(request, ThreadSearch))
+    context, query = await _permitted(request)
     await context.projected(context.written, PROJECTION_WAIT_S)
     return as_json(await threads.count(context.database, context.scope.tenant, query))
 

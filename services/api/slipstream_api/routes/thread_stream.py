@@ -6,6 +6,7 @@ from typing import Any
 from litestar import Request, get
 from litestar.types import ASGIApp
 
+from slipstream_api import access
 from slipstream_api.context import Context
 from slipstream_api.render.thread import MODES, ThreadRenderer
 from slipstream_api.render.v1 import V1Renderer
@@ -27,12 +28,13 @@ AnyRequest = Request[Any, Any, Any]
 @get("/threads/{thread_id:str}/stream")
 async def stream_thread(request: AnyRequest, thread_id: str) -> ASGIApp:
     """Follow a thread: from `Last-Event-ID` on, or without it from now on. It does not end by itself."""
-    context: Context = request.app.state.context
+    context: Context = request.state.context
     check_thread_id(thread_id)
     modes = frozenset(modes_asked(request) or ["run_modes"])
     if not modes <= set(MODES):
         raise InvalidArgument(f"Expected one of {', '.join(MODES)}", ("query", "stream_mode"), "literal_error")
     last = last_event_id(request)
+    watch = await access.thread(context, thread_id)
     rs.existing((await context.control.head(context.scope, thread_id)).state)
     skip: tuple[int, int] | None = None
     if last is None:
@@ -43,11 +45,16 @@ async def stream_thread(request: AnyRequest, thread_id: str) -> ASGIApp:
             raise CursorLost(last[0], gap)
         # A part of a line is known: begin at the line and leave those parts out.
         since, skip = (last[0] - 1, last) if last[1] else (last[0], None)
-    return Stream(_pieces(context, thread_id, since, modes, skip), context.heart, SSE_HEADERS)
+    return Stream(_pieces(context, thread_id, watch, since, modes, skip), context.heart, SSE_HEADERS)
 
 
 async def _pieces(
-    context: Context, thread_id: str, since: int, modes: frozenset[str], skip: tuple[int, int] | None
+    context: Context,
+    thread_id: str,
+    watch: access.Watch,
+    since: int,
+    modes: frozenset[str],
+    skip: tuple[int, int] | None,
 ) -> AsyncGenerator[bytes]:
     async def shown(record: TailRecord) -> V1Renderer:
         """A run that was rolled back has no row any more, and no modes."""
@@ -63,6 +70,8 @@ async def _pieces(
         async for batch in tail:
             frames: list[bytes] = []
             for record in batch:
+                if not await watch.lets(record.header.run_id, record.stream_seq):
+                    continue
                 frames.extend(await renderer.feed(record))
             if skip is not None and frames:
                 frames, skip = without_known(frames, skip), None

@@ -5,8 +5,8 @@ from typing import Any
 import msgspec
 from litestar import Request, Response, delete, get, patch, post
 
-from slipstream_api import runs, threads
-from slipstream_api.bodies import idempotency_key, read
+from slipstream_api import access, runs, threads
+from slipstream_api.bodies import changed, idempotency_key, read
 from slipstream_api.context import Context
 from slipstream_api.problems import as_json
 from slipstream_api.thread_rows import row_of
@@ -35,7 +35,7 @@ class ThreadPrune(msgspec.Struct):
 @post("/threads", status_code=200)
 async def create(request: AnyRequest) -> Response[bytes]:
     """Create a thread; with `if_exists: do_nothing` an existing one is returned."""
-    context: Context = request.app.state.context
+    context: Context = request.state.context
     body = await read(request, threads.ThreadCreate)
     return as_json(await threads.create(context, body, idempotency_key(request)))
 
@@ -43,17 +43,22 @@ async def create(request: AnyRequest) -> Response[bytes]:
 @get("/threads/{thread_id:str}")
 async def get_one(request: AnyRequest, thread_id: str) -> Response[bytes]:
     """One thread."""
-    return as_json(await row_of(request.app.state.context, check_thread_id(thread_id)))
+    context: Context = request.state.context
+    await access.thread(context, check_thread_id(thread_id))
+    return as_json(await row_of(context, thread_id))
 
 
 @patch("/threads/{thread_id:str}")
 async def patch_one(request: AnyRequest, thread_id: str) -> Response[bytes]:
     """Merge metadata. `Prefer: return=minimal` asks for an answer without a body."""
-    context: Context = request.app.state.context
+    context: Context = request.state.context
     check_thread_id(thread_id)
     body = await read(request, ThreadPatch)
     minutes = threads.minutes_of(body.ttl)
-    patched, command_id = rs.ThreadPatched(threads.check_metadata(body.metadata)), new_run_id()
+    asked: dict[str, Any] = {"metadata": body.metadata or {}}
+    await access.thread(context, thread_id, "update", asked)
+    metadata = threads.check_metadata(changed(body, {"metadata": asked.get("metadata")}).metadata)
+    patched, command_id = rs.ThreadPatched(metadata), new_run_id()
     _, seq = await context.control.decide(
         context.scope, thread_id, lambda state: rs.patch_thread(state, command_id, runs.now_ms(), patched)
     )
@@ -67,21 +72,22 @@ async def patch_one(request: AnyRequest, thread_id: str) -> Response[bytes]:
 @delete("/threads/{thread_id:str}", status_code=204)
 async def delete_one(request: AnyRequest, thread_id: str) -> None:
     """Delete a thread, its records and its rows."""
-    context: Context = request.app.state.context
-    await runs.delete_thread(context, check_thread_id(thread_id))
+    context: Context = request.state.context
+    await access.thread(context, check_thread_id(thread_id), "delete")
+    await runs.delete_thread(context, thread_id)
     await context.projected(context.written, CREATE_PROJECTION_WAIT_S)
 
 
 @post("/threads/{thread_id:str}/copy", status_code=200)
 async def copy(request: AnyRequest, thread_id: str) -> Response[bytes]:
     """A new thread with the state and the checkpoints of this one."""
-    return as_json(await threads.copy(request.app.state.context, check_thread_id(thread_id)))
+    return as_json(await threads.copy(request.state.context, check_thread_id(thread_id)))
 
 
 @post("/threads/prune", status_code=200)
 async def prune(request: AnyRequest) -> Response[bytes]:
     """Delete threads, or all of their checkpoints but the newest."""
-    context: Context = request.app.state.context
+    context: Context = request.state.context
     body = await read(request, ThreadPrune)
     if body.strategy not in ("delete", "keep_latest"):
         raise InvalidArgument("Expected one of delete, keep_latest", ("body", "strategy"), "literal_error")

@@ -1,0 +1,140 @@
+"""Every request gets a context of its caller, before its route sees it.
+
+A browser cannot set headers on a WebSocket: handlers find cookies in `headers` and what else the page says in
+`query_params`.
+"""
+
+import logging
+from typing import Any, Final
+from urllib.parse import parse_qsl
+
+from litestar import Request
+from litestar.enums import ScopeType
+from litestar.types import ASGIApp, Receive, Scope, Send
+
+from slipstream_api.auth.caller import Caller
+from slipstream_api.auth.denied import Denied
+from slipstream_api.auth.handlers import Handlers
+from slipstream_api.bodies import decode
+from slipstream_api.context import Context
+from slipstream_schemas.codec import dumps
+from slipstream_schemas.errors import SlipstreamError, TooLarge, Unavailable
+from slipstream_schemas.limits import BODY_BYTES_MAX
+
+log = logging.getLogger("slipstream.auth")
+
+OPEN: Final = {"auth": "open"}
+"""The `opt` of routes that answer everybody: health and descriptions."""
+HANDSHAKE_METHOD: Final = "GET"
+
+
+def authenticating(context: Context) -> Any:
+    """The middleware of a process. `context` is the process's own; requests see one that acts for their caller."""
+
+    def wrap(app: ASGIApp) -> ASGIApp:
+        async def middleware(scope: Scope, receive: Receive, send: Send) -> None:
+            replayed = _Replay(receive)
+            try:
+                seen = await _context_of(context, scope, replayed)
+            except SlipstreamError as error:
+                if scope["type"] == ScopeType.WEBSOCKET:
+                    await _refuse_socket(scope, send, error)
+                    return
+                raise
+            scope["state"]["context"] = seen
+            await app(scope, replayed.again(), send)
+
+        return middleware
+
+    return wrap
+
+
+async def _context_of(context: Context, scope: Scope, receive: "_Replay") -> Context:
+    if context.handlers is None or scope["route_handler"].opt.get("auth") == "open":
+        return context.acting_for(Caller())
+    wanted = await _arguments(context.handlers, scope, receive)
+    return context.acting_for(await context.handlers.authenticate(wanted))
+
+
+async def _arguments(handlers: Handlers, scope: Scope, receive: "_Replay") -> dict[str, object]:
+    """What the handler asks for, in the form that the SDK documents. Raises: Denied, TooLarge, InvalidArgument."""
+    headers = dict(scope["headers"])
+    found: dict[str, object] = {}
+    for name in handlers.arguments:
+        match name:
+            case "request" | "body":
+                if scope["type"] != ScopeType.HTTP:
+                    log.error("the authenticate handler asks for %r, which a WebSocket does not have", name)
+                    raise Denied(403, "Forbidden")
+                request: Request[Any, Any, Any] = Request(scope, receive)
+                found[name] = request if name == "request" else decode(await receive.body() or b"{}")
+            case "path":
+                found[name] = scope["path"]
+            case "method":
+                found[name] = str(scope["method"]) if scope["type"] == ScopeType.HTTP else HANDSHAKE_METHOD
+            case "path_params":
+                found[name] = dict(scope["path_params"])
+            case "query_params":
+                text = scope["query_string"].decode("latin-1")
+                found[name] = dict(parse_qsl(text, keep_blank_values=True))
+            case "headers":
+                found[name] = headers
+            case "authorization":
+                given = headers.get(b"authorization")
+                found[name] = None if given is None else given.decode("latin-1")
+            case _:
+                found[name] = scope
+    return found
+
+
+class _Replay:
+    """Receives for the handler, and remembers what the route has to receive again."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._known: list[Any] = []
+
+    async def __call__(self) -> Any:
+        message = await self._receive()
+        self._known.append(message)
+        return message
+
+    async def body(self) -> bytes:
+        """The whole body. Raises: TooLarge."""
+        parts, size, more = [message.get("body", b"") for message in self._known], 0, True
+        more = not self._known or bool(self._known[-1].get("more_body"))
+        while more:
+            message = await self()
+            parts.append(message.get("body", b""))
+            size += len(parts[-1])
+            if size > BODY_BYTES_MAX:
+                raise TooLarge(f"the body is larger than {BODY_BYTES_MAX} bytes")
+            more = message["type"] == "http.request" and bool(message.get("more_body"))
+        return b"".join(parts)
+
+    def again(self) -> Receive:
+        """What the route receives."""
+        if not self._known:
+            return self._receive
+        known = iter(self._known)
+
+        async def receive() -> Any:
+            message = next(known, None)
+            return await self._receive() if message is None else message
+
+        return receive
+
+
+async def _refuse_socket(scope: Scope, send: Send, error: SlipstreamError) -> None:
+    """Refuse a handshake as a request would be."""
+    status = 503 if isinstance(error, Unavailable) else error.status if isinstance(error, Denied) else 403
+    headers = [(b"content-type", b"application/json")]
+    extensions: Any = scope.get("extensions") or {}
+    if "websocket.http.response" not in extensions:
+        close: Any = {"type": "websocket.close", "code": 4000 + status, "reason": error.message[:100]}
+        await send(close)
+        return
+    start: Any = {"type": "websocket.http.response.start", "status": status, "headers": headers}
+    body: Any = {"type": "websocket.http.response.body", "body": dumps({"detail": error.message})}
+    await send(start)
+    await send(body)
