@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import msgspec
 
-from slipstream_api import configs
+from slipstream_api import configs, webhook_urls
 from slipstream_api.context import Context
 from slipstream_nats import leases, owed
 from slipstream_postgres import assistants, fences, temporary
@@ -111,6 +111,8 @@ async def resolve(
     """Check a request and resolve its assistant. Raises: InvalidArgument, NotFound, Unavailable."""
     assistant = await _assistant(context, body.assistant_id)
     modes_of(body)
+    if body.webhook is not None:
+        webhook_urls.parse(body.webhook, allow_private=context.settings.webhook_allow_private)
     config, given = configs.for_run(assistant, body.config, body.context)
     checkpoint = {**(body.checkpoint or {}), **({"checkpoint_id": body.checkpoint_id} if body.checkpoint_id else {})}
     strategy = _one_of(body.multitask_strategy, STRATEGIES, "enqueue", "multitask_strategy")
