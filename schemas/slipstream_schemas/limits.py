@@ -48,6 +48,8 @@ CONNECT_DEADLINE_S: Final = 10.0
 # Deciding
 PENDING_RUNS_MAX: Final = 100
 DECIDE_TRIES_MAX: Final = 64
+AFTER_SECONDS_MAX: Final = 366 * 86_400
+"""How long a run may be asked to wait before it starts."""
 RUN_CRASHES_MAX: Final = 3
 """A run whose holder vanished more often than this ends as `error`."""
 

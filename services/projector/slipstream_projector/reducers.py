@@ -139,12 +139,14 @@ def _run_created(transition: rs.Transition, applied: Applied) -> list[Statement]
     out: list[Statement] = []
     if created.thread_metadata is not None:
         out.append(_insert_thread(applied, {**created.thread_metadata, **of_run}, "busy"))
+    # A run that starts later is listed, ordered and looked after as if it had been created then.
+    begins = datetime.fromtimestamp(created.due_ms / 1000, UTC) if created.due_ms else applied.at
     config = {"configurable": created.config.get("configurable", {})}
     out.append((THREAD_OF_RUN, (*applied.thread, dumps(of_run), dumps(config), transition.state.status, applied.at,
                                 applied.stream_seq)))  # fmt: skip
     out.append(
         (INSERT_RUN, (applied.scope.tenant, created.run_id, applied.thread_id, created.assistant_id, created.graph_id,
-                      applied.at, dumps(created.metadata), dumps(created.kwargs), created.strategy, created.log_seq,
+                      begins, dumps(created.metadata), dumps(created.kwargs), created.strategy, created.log_seq,
                       applied.stream_seq))
     )  # fmt: skip
     running = transition.state.running
