@@ -48,6 +48,8 @@ CONNECT_DEADLINE_S: Final = 10.0
 # Deciding
 PENDING_RUNS_MAX: Final = 100
 DECIDE_TRIES_MAX: Final = 64
+AFTER_SECONDS_MAX: Final = 366 * 86_400
+"""How long a run may be asked to wait before it starts."""
 RUN_CRASHES_MAX: Final = 3
 """A run whose holder vanished more often than this ends as `error`."""
 
@@ -131,6 +133,24 @@ CRON_LATE_S: Final = 5.0
 CRON_SWEEP_ROWS: Final = 100
 CRON_FIRINGS_AT_ONCE: Final = 16
 
+# Webhooks
+WEBHOOK_URL_CHARS_MAX: Final = 2048
+WEBHOOK_CONNECT_DEADLINE_S: Final = 5.0
+WEBHOOK_DEADLINE_S: Final = 15.0
+"""Of one try as a whole, the look-up of the name included."""
+WEBHOOK_CLAIM_S: Final = 30.0
+"""A try that is not answered for by then belongs to whoever takes it next."""
+WEBHOOK_RETRY_S: Final = 1.0
+"""The first pause; each further one is twice as long, up to the next bound."""
+WEBHOOK_RETRY_S_MAX: Final = 3600.0
+WEBHOOK_GIVE_UP_S: Final = 86_400.0
+WEBHOOK_KEPT_S: Final = 3 * 86_400.0
+"""A run's webhook is remembered for so long, and the end of an older run is told to nobody: a rebuild repeats none."""
+WEBHOOKS_AT_ONCE: Final = 16
+WEBHOOK_POLL_S: Final = 0.5
+WEBHOOK_ADDRESSES_MAX: Final = 4
+"""Of one name, tried in turn."""
+
 # Store
 STORE_VALUE_BYTES_MAX: Final = 1024 * 1024
 """Of an item's value as JSON. A search answers with up to `SEARCH_LIMIT_MAX` items, all in a runner's memory."""
@@ -188,3 +208,5 @@ assert DATABASE_DEADLINE_S + STATE_UPDATE_DEADLINE_S + PUBLISH_DEADLINE_S < STAT
 assert 2 * WORK_HEARTBEAT_S < ACK_WAIT_S
 assert 2 * PULL_IDLE_HEARTBEAT_S < PULL_EXPIRES_S
 assert METRICS_SAMPLE_DEADLINE_S < METRICS_SAMPLE_AGE_S
+assert WEBHOOK_CONNECT_DEADLINE_S < WEBHOOK_DEADLINE_S < WEBHOOK_CLAIM_S, "a try that goes on is nobody else's"
+assert WEBHOOK_GIVE_UP_S + WEBHOOK_RETRY_S_MAX < WEBHOOK_KEPT_S

@@ -62,12 +62,16 @@ class RunningRun(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class PendingRun(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A run that waits for its predecessor. `created_seq` 0 stands for the transition that carries this state."""
+    """A run that waits: for its predecessor, or for the time `due_ms`, 0 for none.
+
+    `created_seq` 0 stands for the transition that carries this state.
+    """
 
     run_id: str
     created_seq: int
     graph_id: str
     log_seq: int = 0
+    due_ms: int = 0
 
 
 class OwedTerminal(msgspec.Struct, frozen=True):
@@ -79,7 +83,10 @@ class OwedTerminal(msgspec.Struct, frozen=True):
 
 
 class ThreadState(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a thread's control log folds to. `fence` is the last lease under which a run began or state was written."""
+    """What a thread's control log folds to. `fence` is the last lease under which a run began or state was written.
+
+    `pending` is in the order of execution: by the time from which each may start, that of its creation or a later one.
+    """
 
     thread_id: str
     status: ThreadStatus = "idle"
@@ -150,6 +157,8 @@ class RunCreated(msgspec.Struct, omit_defaults=True):
     request_id: str = ""
     assistant_version: int = 0
     traceparent: str = ""
+    due_ms: int = 0
+    """The run starts no earlier than this, 0 for at once."""
 
 
 class RunStarted(msgspec.Struct, omit_defaults=True):
@@ -223,6 +232,13 @@ def decode_transition(body: bytes) -> Transition:
 def is_busy(state: ThreadState) -> bool:
     """Whether a run executes or waits."""
     return state.running is not None or bool(state.pending)
+
+
+def next_run(state: ThreadState, at_ms: int) -> PendingRun | None:
+    """The run that may begin now: the first one, if none executes and its time has come."""
+    if state.running is not None or not state.pending or state.pending[0].due_ms > at_ms:
+        return None
+    return state.pending[0]
 
 
 def existing(state: ThreadState | None) -> ThreadState:
@@ -306,8 +322,10 @@ def create_run(
     state = msgspec.structs.replace(state, interrupts=without_answered(state.interrupts, answers))
     if created.strategy in ("interrupt", "rollback"):
         state = _superseded(state, created, owe)
-    run = PendingRun(created.run_id, 0, created.graph_id, created.log_seq)
-    state = msgspec.structs.replace(state, pending=(*state.pending, run), status="busy")
+    run = PendingRun(created.run_id, 0, created.graph_id, created.log_seq, created.due_ms)
+    ahead = sum(each.due_ms <= max(created.due_ms, at_ms) for each in state.pending)
+    pending = (*state.pending[:ahead], run, *state.pending[ahead:])
+    state = msgspec.structs.replace(state, pending=pending, status="busy")
     return transition("run_created", command_id, at_ms, state, created)
 
 

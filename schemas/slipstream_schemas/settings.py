@@ -38,10 +38,12 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
     sweep_s: float = 30.0
     stateless_kept_s: float = limits.STATELESS_KEPT_S
     sdk_events_per_s: int = limits.PYTHON_SDK_EVENTS_PER_S
+    webhook_secret: str = ""
+    webhook_allow_private: bool = False
     crashpoint: str = ""
 
     def __repr__(self) -> str:
-        shown = {name: getattr(self, name) for name in self.__struct_fields__ if not name.endswith("_url")}
+        shown = {name: getattr(self, name) for name in self.__struct_fields__ if not name.endswith(("_url", "_secret"))}
         return f"ServiceSettings({shown})"
 
 

@@ -78,6 +78,11 @@ def cron_due(scope: Scope, cron_id: str) -> str:
     return f"crons.{scope.region}.{scope.tenant}.{cron_id}.due"
 
 
+def work_schedule(scope: Scope, run_id: str) -> str:
+    """The broker's schedule of a run's work item."""
+    return f"crons.{scope.region}.{scope.tenant}.{run_id}.start"
+
+
 def store_rpc(region: str) -> str:
     """Questions about the store, which any runner can answer."""
     return f"rpc.{region}.store"

@@ -162,3 +162,28 @@ def test_one_of_many_answers_wins() -> None:
 def test_a_transition_survives_its_encoding() -> None:
     transition = rs.create_run(created(), "c", 7, run("r1", creates=True))
     assert rs.decode_transition(rs.encode_transition(transition)) == transition
+
+
+def later(run_id: str, due_ms: int) -> rs.RunCreated:
+    """A run that starts no earlier."""
+    return msgspec.structs.replace(run(run_id), due_ms=due_ms)
+
+
+def test_runs_wait_in_the_order_of_the_times_from_which_they_may_start() -> None:
+    state = created(later("b", 100), later("d", 200), run("a"), later("c", 100))
+    state = rs.resolve(rs.create_run(state, "x", 150, run("between")).state, 150)
+    assert [each.run_id for each in state.pending] == ["a", "b", "c", "between", "d"]
+    assert [each.created_seq for each in state.pending] == [4, 2, 5, 150, 3]
+    assert state.status == "busy"
+
+
+def test_a_run_begins_when_none_executes_and_its_time_has_come() -> None:
+    state = created(later("r1", 100), later("r2", 200))
+    assert rs.next_run(state, 99) is None
+    first = rs.next_run(state, 100)
+    assert first is not None
+    assert first.run_id == "r1"
+    assert rs.next_run(started(state, "r1"), 300) is None
+    cancelled = rs.request_cancel(state, "x", 50, "r1", "interrupt", owe(first)).state
+    assert (cancelled.status, rs.next_run(cancelled, 199)) == ("busy", None)
+    assert rs.next_run(created(), 300) is None

@@ -46,12 +46,7 @@ class Schedules:
 
     async def put(self, scope: Scope, cron_id: str, due_ms: int) -> None:
         """Let a cron's next tick fire then, at once if that is over. Raises: Unavailable."""
-        at = datetime.fromtimestamp(due_ms / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        headers = {
-            "Nats-Schedule": f"@at {at}",
-            "Nats-Schedule-Target": subjects.cron_due(scope, cron_id),
-            "Nats-Schedule-Rollup": "sub",
-        }
+        headers = {**schedule(due_ms, subjects.cron_due(scope, cron_id)), "Nats-Schedule-Rollup": "sub"}
         body = msgspec.json.encode(_Tick(due_ms))
         await self._publisher.publish(subjects.cron_schedule(scope, cron_id), body, headers)
 
@@ -70,6 +65,12 @@ class Schedules:
         subject = f"crons.{self._region}.*.*.due"
         async with open_pull(self._connection, self._stream, subject, 1) as pull:
             yield pull
+
+
+def schedule(due_ms: int, target: str) -> dict[str, str]:
+    """The headers of a message that the broker puts on `target` then, or up to a second earlier: it knows no parts."""
+    at = datetime.fromtimestamp(due_ms / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return {"Nats-Schedule": f"@at {at}", "Nats-Schedule-Target": target}
 
 
 def parse(message: Message) -> Firing:

@@ -11,6 +11,7 @@ from nats.aio.msg import Msg
 
 from slipstream_nats.connection import Connection
 from slipstream_nats.publisher import Publisher
+from slipstream_nats.schedules import schedule
 from slipstream_schemas import subjects
 from slipstream_schemas.errors import Corrupt, Unavailable
 from slipstream_schemas.run_state import ThreadState
@@ -74,9 +75,16 @@ class WorkQueue:
         await self._publisher.publish(subjects.work(scope, thread_id), msgspec.json.encode(_Work(run_id)), headers)
 
     async def put_next(self, scope: Scope, thread_id: str, state: ThreadState) -> None:
-        """Queue the run that may execute now, if there is one. Raises: Unavailable."""
-        if state.running is None and state.pending:
-            await self.put(scope, thread_id, state.pending[0].run_id)
+        """Queue the thread's next run, if none executes: now, or when its time comes. Raises: Unavailable."""
+        if state.running is not None or not state.pending:
+            return
+        first = state.pending[0]
+        if first.due_ms <= time.time_ns() // 1_000_000:
+            await self.put(scope, thread_id, first.run_id)
+            return
+        headers = schedule(first.due_ms, subjects.work(scope, thread_id))
+        body = msgspec.json.encode(_Work(first.run_id))
+        await self._publisher.publish(subjects.work_schedule(scope, first.run_id), body, headers)
 
 
 class WorkPuller:

@@ -12,7 +12,7 @@ from alembic.config import Config
 from slipstream_schemas.errors import Unavailable
 from slipstream_schemas.limits import DATABASE_DEADLINE_S
 
-HEAD = "0006"
+HEAD = "0007"
 LOCK = 0x51175
 """Advisory lock of whoever migrates."""
 MIGRATE_DEADLINE_S = 600.0

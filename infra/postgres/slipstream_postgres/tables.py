@@ -60,6 +60,7 @@ runs = Table(
     Column("error", JSONB),
     Column("log_seq", BigInteger, nullable=False),
     Column("control_seq", BigInteger, nullable=False),
+    Column("started_at", DateTime(timezone=True)),
     Index("runs_by_thread", "tenant", "thread_id", "created_at"),
     Index("runs_unfinished", "status", postgresql_where=Column("status").in_(["pending", "running"])),
 )
@@ -139,6 +140,29 @@ temporary_threads = Table(
     Column("created_at", DateTime(timezone=True), nullable=False, server_default=text("now()")),
 )
 """Threads to be deleted when their run is over, or when they have not changed for their ttl."""
+
+webhooks = Table(
+    "webhooks",
+    metadata,
+    Column("tenant", String, primary_key=True),
+    Column("run_id", String, primary_key=True),
+    Column("thread_id", String, nullable=False),
+    Column("assistant_id", String, nullable=False),
+    Column("created_at", DateTime(timezone=True), nullable=False),
+    Column("updated_at", DateTime(timezone=True), nullable=False),
+    Column("status", String, nullable=False),
+    Column("metadata", JSONB, nullable=False),
+    Column("kwargs", JSONB, nullable=False),
+    Column("multitask_strategy", String, nullable=False),
+    Column("started_at", DateTime(timezone=True)),
+    Column("values", JSONB),
+    Column("error", JSONB),
+    Column("due_at", DateTime(timezone=True)),
+    Column("tries", Integer, nullable=False),
+    Index("webhooks_due", "due_at", postgresql_where=Column("due_at").isnot(None)),
+    Index("webhooks_by_end", "updated_at"),
+)
+"""What is to be said of runs that have ended: their rows as they were then. Without `due_at` it has been said."""
 
 positions = Table(
     "positions",

@@ -36,6 +36,7 @@ from slipstream_api.routes import (
     threads,
 )
 from slipstream_api.scheduler import scheduling
+from slipstream_api.webhooks import delivering
 from slipstream_nats.connection import connect
 from slipstream_nats.publisher import open_publisher
 from slipstream_nats.tail import Tails
@@ -76,7 +77,7 @@ async def opened(settings: ServiceSettings) -> AsyncIterator[Context]:
     async with Tails(connection) as tails:
         context = Context(settings, connection, publisher, tails, database, handlers)
         await context.follow_position()
-        async with scheduling(context):
+        async with scheduling(context), delivering(context):
             yield context
         await asyncio.to_thread(context.tracing.close)
     await database.close()

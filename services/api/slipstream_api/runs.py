@@ -7,8 +7,8 @@ from typing import Any, cast
 
 import msgspec
 
-from slipstream_api import access, configs
-from slipstream_api.bodies import changed
+from slipstream_api import access, configs, webhook_urls
+from slipstream_api.bodies import bounded, changed
 from slipstream_api.context import Context
 from slipstream_api.inbound import with_headers
 from slipstream_nats import leases, owed
@@ -20,7 +20,7 @@ from slipstream_schemas.answers import OpenInterrupt, answered_by
 from slipstream_schemas.codec import to_plain
 from slipstream_schemas.errors import InvalidArgument, NoSuchGraph, NotFound
 from slipstream_schemas.ids import derived_id, new_run_id
-from slipstream_schemas.limits import CREATE_PROJECTION_WAIT_S
+from slipstream_schemas.limits import AFTER_SECONDS_MAX, CREATE_PROJECTION_WAIT_S
 from slipstream_schemas.subjects import thread_key
 from slipstream_schemas.terminal import running_line, terminal_body
 from slipstream_schemas.traceparent import carried
@@ -57,6 +57,7 @@ class RunCreate(msgspec.Struct):
     interrupt_after: str | list[str] | None = None
     durability: str | None = None
     checkpoint_during: bool | None = None
+    after_seconds: int | None = None
     webhook: str | None = None
     feedback_keys: list[str] | None = None
 
@@ -124,12 +125,15 @@ async def resolve(
     run_id = new_run_id() if key is None else derived_id("run", *context.caller.parts, thread_id, key)
     body = await _permitted(context, thread_id, run_id, body, creates_thread=creates_thread)
     assistant = await _assistant(context, body.assistant_id)
+    if body.webhook is not None:
+        webhook_urls.parse(body.webhook, allow_private=context.settings.webhook_allow_private)
     config, given = configs.for_run(assistant, body.config, body.context)
     config = with_headers(config)
     checkpoint = {**(body.checkpoint or {}), **({"checkpoint_id": body.checkpoint_id} if body.checkpoint_id else {})}
     strategy = _one_of(body.multitask_strategy, STRATEGIES, "enqueue", "multitask_strategy")
     exits = body.checkpoint_during is False
     durability = _one_of(body.durability, DURABILITIES, "exit" if exits else "async", "durability")
+    after_s = bounded(body.after_seconds or 0, 0, AFTER_SECONDS_MAX, ("body", "after_seconds"))
     kwargs = msgspec.to_builtins(body)
     return rs.RunCreated(
         run_id,
@@ -152,6 +156,7 @@ async def resolve(
         user_id=context.caller.identity,
         user=context.caller.shown,
         assistant_version=assistant.version,
+        due_ms=now_ms() + after_s * 1000 if after_s else 0,
     )
 
 
@@ -219,6 +224,8 @@ async def _accept(
     context.written = max(context.written, seq)
     context.crash.reach("created")
     await context.work.put_next(scope, thread_id, transition.state)
+    if created.supersedes:
+        await _pay_for_the_ended(context, thread_id, created.run_id, transition.state)
     return Accepted(created.run_id, thread_id, seq, created.log_seq, not existed)
 
 
@@ -282,15 +289,21 @@ async def cancel(context: Context, thread_id: str, run_id: str, action: rs.Cance
 
     transition, seq = await context.control.decide(scope, thread_id, decide)
     context.written = max(context.written, seq)
-    state = transition.state
-    # With a holder, or a successor that a runner is about to take, those pay in passing.
-    if state.owed and state.running is None and not state.pending:
-        context.crash.reach("pending_cancelled")
-        fence = await leases.take(context.publisher, scope, thread_id, "api", run_id)
-        writer = context.threads.writer(scope, thread_id, fence)
-        await owed.pay(context.threads, writer, scope, thread_id, state.owed)
-        await owed.settle(context.control, scope, thread_id, state.owed, now_ms())
+    await _pay_for_the_ended(context, thread_id, run_id, transition.state)
     return seq
+
+
+async def _pay_for_the_ended(context: Context, thread_id: str, run_id: str, state: rs.ThreadState) -> None:
+    """Publish the terminal records of runs that ended before they began, if nobody else will. Raises: Unavailable."""
+    # A holder pays in passing, and so does a successor that a runner is about to take.
+    if not state.owed or state.running is not None or rs.next_run(state, now_ms()) is not None:
+        return
+    context.crash.reach("pending_cancelled")
+    scope = context.scope
+    fence = await leases.take(context.publisher, scope, thread_id, "api", run_id)
+    writer = context.threads.writer(scope, thread_id, fence)
+    await owed.pay(context.threads, writer, scope, thread_id, state.owed)
+    await owed.settle(context.control, scope, thread_id, state.owed, now_ms())
 
 
 async def delete(context: Context, thread_id: str, run_id: str) -> None:

@@ -10,6 +10,7 @@ import msgspec
 
 from slipstream_schemas import run_state as rs
 from slipstream_schemas.codec import dumps
+from slipstream_schemas.limits import WEBHOOK_KEPT_S
 from slipstream_schemas.state_updates import StateUpdated
 from slipstream_schemas.subjects import Scope
 
@@ -35,8 +36,17 @@ UPDATE_STATE = """UPDATE threads SET status=$3, updated_at=$4, control_seq=$5, e
 INSERT_RUN = """INSERT INTO runs (tenant, run_id, thread_id, assistant_id, graph_id, created_at, updated_at, status,
  metadata, kwargs, multitask_strategy, attempt, log_seq, control_seq)
  VALUES ($1,$2,$3,$4,$5,$6,$6,'pending',$7,$8,$9,0,$10,$11) ON CONFLICT (tenant, run_id) DO NOTHING"""
-RUN_STATUS = """UPDATE runs SET status=$3, updated_at=$4, attempt=GREATEST(attempt, $5), error=$6, control_seq=$7
- WHERE tenant=$1 AND run_id=$2 AND control_seq < $7"""
+START_RUN = """UPDATE runs SET status='running', updated_at=$3, started_at=COALESCE(started_at, $3),
+ attempt=GREATEST(attempt, $4), error=NULL, control_seq=$5 WHERE tenant=$1 AND run_id=$2 AND control_seq < $5"""
+END_RUN = f"""WITH ended AS (UPDATE runs SET status=$3, updated_at=$4, attempt=GREATEST(attempt, $5), error=$6,
+ control_seq=$7 WHERE tenant=$1 AND run_id=$2 AND control_seq < $7 RETURNING *)
+ INSERT INTO webhooks (tenant, run_id, thread_id, assistant_id, created_at, updated_at, status, metadata, kwargs,
+ multitask_strategy, started_at, values, error, due_at, tries)
+ SELECT tenant, run_id, thread_id, assistant_id, created_at, updated_at, status, metadata, kwargs, multitask_strategy,
+ started_at, CASE WHEN started_at IS NOT NULL THEN (SELECT t.values FROM threads t WHERE t.tenant=ended.tenant
+ AND t.thread_id=ended.thread_id) END, error, now(), 0 FROM ended
+ WHERE kwargs ? 'webhook' AND updated_at > now() - interval '{WEBHOOK_KEPT_S:.0f} seconds'
+ ON CONFLICT (tenant, run_id) DO NOTHING"""
 DELETE_RUN = "DELETE FROM runs WHERE tenant=$1 AND run_id=$2 AND control_seq < $3"
 DELETE_RUNS = "DELETE FROM runs WHERE tenant=$1 AND thread_id=$2 AND control_seq < $3"
 DELETE_THREAD = "DELETE FROM threads WHERE tenant=$1 AND thread_id=$2 AND control_seq < $3"
@@ -86,7 +96,7 @@ def reduce(
             return _run_created(transition, applied)
         case "run_started":
             started = msgspec.json.decode(transition.payload, type=rs.RunStarted)
-            return [_run_status(applied, started.run_id, "running", started.attempt)]
+            return [(START_RUN, (scope.tenant, started.run_id, applied.at, started.attempt, stream_seq))]
         case "run_cancel_requested":
             return _run_cancelled(transition, applied)
         case "run_ended":
@@ -114,12 +124,13 @@ def _thread_status(applied: Applied, status: str) -> Statement:
     return (THREAD_STATUS, (*applied.thread, status, applied.at, applied.stream_seq))
 
 
-def _run_status(
+def _end_run(
     applied: Applied, run_id: str, status: str, attempt: int = 0, error: dict[str, str] | None = None
 ) -> Statement:
+    """The run's row, and what its webhook is to be told; the thread's row must have its values already."""
     error_json = None if error is None else dumps(error)
     where = (applied.scope.tenant, run_id, status, applied.at, attempt, error_json, applied.stream_seq)
-    return (RUN_STATUS, where)
+    return (END_RUN, where)
 
 
 def _run_created(transition: rs.Transition, applied: Applied) -> list[Statement]:
@@ -128,12 +139,14 @@ def _run_created(transition: rs.Transition, applied: Applied) -> list[Statement]
     out: list[Statement] = []
     if created.thread_metadata is not None:
         out.append(_insert_thread(applied, {**created.thread_metadata, **of_run}, "busy"))
+    # A run that starts later is listed, ordered and looked after as if it had been created then.
+    begins = datetime.fromtimestamp(created.due_ms / 1000, UTC) if created.due_ms else applied.at
     config = {"configurable": created.config.get("configurable", {})}
     out.append((THREAD_OF_RUN, (*applied.thread, dumps(of_run), dumps(config), transition.state.status, applied.at,
                                 applied.stream_seq)))  # fmt: skip
     out.append(
         (INSERT_RUN, (applied.scope.tenant, created.run_id, applied.thread_id, created.assistant_id, created.graph_id,
-                      applied.at, dumps(created.metadata), dumps(created.kwargs), created.strategy, created.log_seq,
+                      begins, dumps(created.metadata), dumps(created.kwargs), created.strategy, created.log_seq,
                       applied.stream_seq))
     )  # fmt: skip
     running = transition.state.running
@@ -143,7 +156,7 @@ def _run_created(transition: rs.Transition, applied: Applied) -> list[Statement]
         if created.strategy == "rollback":
             out.append((DELETE_RUN, (applied.scope.tenant, run_id, applied.stream_seq)))
         else:
-            out.append(_run_status(applied, run_id, "interrupted"))
+            out.append(_end_run(applied, run_id, "interrupted"))
     return out
 
 
@@ -154,7 +167,7 @@ def _run_cancelled(transition: rs.Transition, applied: Applied) -> list[Statemen
     if request.action == "rollback":
         end: Statement = (DELETE_RUN, (applied.scope.tenant, request.run_id, applied.stream_seq))
     else:
-        end = _run_status(applied, request.run_id, "interrupted")
+        end = _end_run(applied, request.run_id, "interrupted")
     return [end, _thread_status(applied, transition.state.status)]
 
 
@@ -163,4 +176,4 @@ def _run_ended(transition: rs.Transition, applied: Applied, values: bytes | None
     error = None if ended.error is None else dumps(ended.error)
     thread = (*applied.thread, transition.state.status, applied.at, applied.stream_seq, error, dumps(ended.interrupts),
               values)  # fmt: skip
-    return [_run_status(applied, ended.run_id, ended.status, ended.attempt, ended.error), (END_THREAD, thread)]
+    return [(END_THREAD, thread), _end_run(applied, ended.run_id, ended.status, ended.attempt, ended.error)]

@@ -194,5 +194,4 @@ class Pulse:
         writer = threads.writer(attempt.scope, attempt.thread_id, attempt.fence)
         message_id = terminal_message_id(run.run_id)
         await writer.append(RecordHeader(run.run_id, 0, 0), body, msg_id=message_id, traceparent=attempt.traceparent)
-        if transition.state.pending:
-            await work.put(attempt.scope, attempt.thread_id, transition.state.pending[0].run_id)
+        await work.put_next(attempt.scope, attempt.thread_id, transition.state)

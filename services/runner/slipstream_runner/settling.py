@@ -20,6 +20,5 @@ async def pay_owed(
 
 
 async def put_next(runtime: Runtime, scope: Scope, thread_id: str, state: rs.ThreadState) -> None:
-    """Queue the run that may execute now, if there is one; a repeat changes nothing. Raises: Unavailable."""
-    if state.running is None and state.pending:
-        await runtime.work.put(scope, thread_id, state.pending[0].run_id)
+    """Queue the thread's next run, if there is one; a repeat changes nothing. Raises: Unavailable."""
+    await runtime.work.put_next(scope, thread_id, state)

@@ -13,7 +13,7 @@ from typing import Final
 
 from slipstream_nats import rpc
 from slipstream_postgres import runs
-from slipstream_runner.runtime import Runtime
+from slipstream_runner.runtime import Runtime, now_ms
 from slipstream_schemas import run_state as rs
 from slipstream_schemas import subjects
 from slipstream_schemas.errors import SlipstreamError, Unavailable
@@ -55,8 +55,9 @@ async def _is_forgotten(runtime: Runtime, state: rs.ThreadState, run_id: str) ->
     running = state.running
     if running is not None:
         return running.run_id == run_id and not await _holder_answers(runtime, running)
-    if state.pending:
-        return state.pending[0].run_id == run_id
+    first = rs.next_run(state, now_ms())
+    if first is not None:
+        return first.run_id == run_id
     return any(owed.run_id == run_id for owed in state.owed)
 
 

@@ -52,7 +52,7 @@ async def _is_ours(runtime: Runtime, item: WorkItem, state: rs.ThreadState) -> b
         await item.nak(runtime.settings.ack_wait_s)
         return False
     if running is None and state.pending and state.pending[0].run_id == item.run_id:
-        return True
+        return await _is_due(runtime, item, state)
     if any(run.run_id == item.run_id for run in state.pending):
         # It waits for a run that executes; the end of that one queues it again.
         await item.nak(runtime.settings.ack_wait_s)
@@ -65,6 +65,20 @@ async def _is_ours(runtime: Runtime, item: WorkItem, state: rs.ThreadState) -> b
             await pay_owed(runtime, writer, item.scope, item.thread_id, state.owed, settle=True)
         await put_next(runtime, item.scope, item.thread_id, state)
     await item.ack()
+    return False
+
+
+async def _is_due(runtime: Runtime, item: WorkItem, state: rs.ThreadState) -> bool:
+    """Whether the time of the first run has come; if not, its work item comes back then."""
+    wait_s = (state.pending[0].due_ms - now_ms()) / 1000
+    if wait_s <= 0:
+        return True
+    if wait_s <= runtime.settings.ack_wait_s:
+        await item.nak(wait_s)
+    else:
+        # An unanswered item takes a place in the queue; a schedule takes none.
+        await runtime.work.put_next(item.scope, item.thread_id, state)
+        await item.ack()
     return False
 
 
