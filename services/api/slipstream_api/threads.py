@@ -180,18 +180,25 @@ async def _fill(context: Context, thread_id: str, filling: Awaitable[object]) ->
         raise
 
 
-async def copy(context: Context, thread_id: str) -> ThreadRow:
+async def copy(context: Context, thread_id: str, key: str | None = None) -> ThreadRow:
     """A new thread with the metadata, the checkpoints and the state of another, and without its runs and events.
 
-    Raises: NotFound, Unavailable.
+    `key` is the request's `Idempotency-Key`: the same request again finds the copy that the first one made.
+    Raises: NotFound, InvalidArgument, Unavailable.
     """
     await access.thread(context, thread_id)
     row = await row_of(context, thread_id)
-    new_id = new_thread_id()
+    new_id = derived_id("copy", *context.caller.parts, key) if key else new_thread_id()
+    request = f"{_digest(key)}:{_digest(thread_id)}" if key else ""
     asked: dict[str, Any] = {"thread_id": new_id, "metadata": msgspec.json.decode(row.metadata)}
     await access.permit(context, "threads", "create", asked)
     metadata = check_metadata(changed(ThreadCreate(), {"metadata": asked.get("metadata")}).metadata)
-    await _append(context, new_id, rs.ThreadCreated(metadata))
+    try:
+        await _append(context, new_id, rs.ThreadCreated(metadata, request))
+    except Conflict:
+        if await _known_request(context, new_id) != request:
+            raise _reused() from None
+        return await row_of(context, new_id)
     if graph_of(row) is not None:
         await _fill(context, new_id, states.copy_state(context, thread_id, new_id))
     return await row_of(context, new_id)

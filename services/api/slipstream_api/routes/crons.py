@@ -7,14 +7,14 @@ import msgspec
 from litestar import Request, Response, delete, get, patch, post
 
 from slipstream_api import access, crons, runs
-from slipstream_api.bodies import bounded, convert, read
+from slipstream_api.bodies import bounded, convert, idempotency_key, read
 from slipstream_api.context import Context
 from slipstream_api.problems import as_json
 from slipstream_postgres import crons as rows
 from slipstream_postgres.crons import SORTABLE, CronQuery, CronRow
 from slipstream_schemas import run_state as rs
 from slipstream_schemas.errors import Conflict, InvalidArgument, NotFound
-from slipstream_schemas.ids import check_run_id, check_thread_id, new_run_id, new_thread_id
+from slipstream_schemas.ids import check_run_id, check_thread_id, derived_id, new_run_id, new_thread_id
 from slipstream_schemas.limits import CRONS_MAX, METADATA_KEYS_MAX, SEARCH_LIMIT_MAX
 
 AnyRequest = Request[Any, Any, Any]
@@ -88,7 +88,8 @@ async def _create(request: AnyRequest, thread_id: str | None) -> Response[bytes]
     context: Context = request.state.context
     plain = await read(request, dict[str, Any])
     body, payload = convert(plain, CronCreate), crons.payload_of(convert(plain, runs.RunCreate))
-    cron_id = new_run_id()
+    key = idempotency_key(request)
+    cron_id = derived_id("cron", *context.caller.parts, key) if key else new_run_id()
     asked: dict[str, Any] = {
         "cron_id": cron_id, "thread_id": thread_id, "schedule": body.schedule, "payload": payload,
         "end_time": body.end_time, "user_id": context.caller.identity or None, "metadata": body.metadata or {},
@@ -108,9 +109,21 @@ async def _create(request: AnyRequest, thread_id: str | None) -> Response[bytes]
         _end(body.end_time), body.schedule, body.timezone, now, now, msgspec.Raw(msgspec.json.encode(payload)),
         context.caller.identity or None, None, msgspec.Raw(msgspec.json.encode(metadata)), enabled,
     )  # fmt: skip
+    if key and (known := await rows.get(context.database, context.scope.tenant, cron_id)) is not None:
+        return as_json(_repeated(known, row))
     if crons.following(row, runs.now_ms()) is None and enabled and row.end_time is None:
         raise InvalidArgument("The schedule never ticks", ("body", "schedule"))
     return as_json(await crons.save(context, row))
+
+
+def _repeated(known: CronRow, row: CronRow) -> CronRow:
+    """The cron that this `Idempotency-Key` has made before. Raises: InvalidArgument when it made another one."""
+    decode = msgspec.json.decode
+    same = (known.thread_id, known.schedule, known.timezone) == (row.thread_id, row.schedule, row.timezone)
+    if not same or decode(known.payload) != decode(row.payload) or decode(known.metadata) != decode(row.metadata):
+        text = "this Idempotency-Key was used with another body"
+        raise InvalidArgument(text, ("header", "idempotency-key"), "idempotency_key_reused")
+    return known
 
 
 @post("/runs/crons", status_code=200)

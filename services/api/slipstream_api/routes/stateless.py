@@ -33,10 +33,10 @@ class RunsCancel(msgspec.Struct):
     run_ids: list[str] | None = None
 
 
-def _own_thread(request: AnyRequest) -> str:
+def _own_thread(request: AnyRequest, key: str | None = None) -> str:
     """A new thread; the same one for a request that is repeated with its key. Raises: InvalidArgument."""
     context: Context = request.state.context
-    key = idempotency_key(request)
+    key = key or idempotency_key(request)
     return derived_id("stateless", *context.caller.parts, key) if key else new_thread_id()
 
 
@@ -69,11 +69,18 @@ async def create_batch(request: AnyRequest) -> Response[bytes]:
     bodies = await read_list(request, runs.RunCreate)
     if not 0 < len(bodies) <= BATCH_RUNS_MAX:
         raise InvalidArgument(f"Expected 1 to {BATCH_RUNS_MAX} runs", ("body",), "out_of_range")
-    if idempotency_key(request) is not None:
-        raise InvalidArgument("a batch cannot be repeated by key", ("header", "idempotency-key"))
-    created = [await runs.resolve(context, new_thread_id(), body, creates_thread=True) for body in bodies]
-    accepted = [await runs.accept_alone(context, body, each) for body, each in zip(bodies, created, strict=True)]
-    await context.projected(accepted[-1].control_seq, CREATE_PROJECTION_WAIT_S)
+    key = idempotency_key(request)
+    keys = [None if key is None else f"{key}:{number}" for number in range(len(bodies))]
+    created = [
+        await runs.resolve(context, _own_thread(request, each), body, key=each, creates_thread=True)
+        for each, body in zip(keys, bodies, strict=True)
+    ]
+    known = [await runs.repeated(context, run, each) for each, run in zip(keys, created, strict=True)]
+    accepted = [
+        before or await runs.accept_alone(context, body, run)
+        for before, body, run in zip(known, bodies, created, strict=True)
+    ]
+    await context.projected(max(each.control_seq for each in accepted), CREATE_PROJECTION_WAIT_S)
     return as_json([await row_of(context, each.thread_id, each.run_id) for each in accepted])
 
 

@@ -81,7 +81,7 @@ async def delete_one(request: AnyRequest, thread_id: str) -> None:
 @post("/threads/{thread_id:str}/copy", status_code=200)
 async def copy(request: AnyRequest, thread_id: str) -> Response[bytes]:
     """A new thread with the state and the checkpoints of this one."""
-    return as_json(await threads.copy(request.state.context, check_thread_id(thread_id)))
+    return as_json(await threads.copy(request.state.context, check_thread_id(thread_id), idempotency_key(request)))
 
 
 @post("/threads/prune", status_code=200)
