@@ -75,8 +75,9 @@ def test_servers_that_exist_replace_the_embedded_ones(
     servers.append(DevServer(tmp_path / "state", given=given).ready())
     assert not {each.name() for each in servers[0].family()} & {"nats-server", "postgres"}
     assert count_to(servers[0].url, "t1", 2)["count"] == 2
-    with psycopg.connect(database_dsn) as rows:
-        assert rows.execute("SELECT values->>'count' FROM threads WHERE thread_id='t1'").fetchall() == [("2",)]
+    with psycopg.connect(database_dsn, autocommit=True) as rows:
+        query = "SELECT values->>'count' FROM threads WHERE thread_id='t1'"
+        until_now(lambda: rows.execute(query).fetchall() == [("2",)], DEADLINE_S, "the row follows the log")
     assert servers[0].end(signal.SIGTERM) == 0
     assert psutil.pid_exists(own_nats.pid), "what it did not start it does not stop"
 

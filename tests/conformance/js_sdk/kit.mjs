@@ -64,7 +64,7 @@ export const isRootEnd = (event) =>
   ["completed", "failed", "interrupted"].includes(event.params.data.event);
 
 /** The events of a raw subscription up to the end of that many runs. */
-export async function eventsOf(subscription, ends = 1) {
+export async function eventsOf(subscription, ends = 1, between = () => {}) {
   const events = [];
   let left = ends;
   while (left > 0) {
@@ -73,6 +73,7 @@ export async function eventsOf(subscription, ends = 1) {
       if (isRootEnd(event)) left -= 1;
       if (left === 0) return events;
     }
+    await between();
     await subscription.waitForResume();
   }
   return events;

@@ -192,10 +192,12 @@ describe("v2", { concurrency: true }, () => {
 
   test("several runs on one stream, and the same history for who comes later", TEST, async (t) => {
     const thread = open(t, api, null, { assistantId: "counter" });
-    const live = eventsOf(await thread.subscribe({ channels: ALL }), 3);
+    const subscription = await thread.subscribe({ channels: ALL });
     const runs = [];
-    for (let steps = 1; steps <= 3; steps += 1) runs.push((await thread.run.start({ input: { ...QUICK, steps } })).run_id);
-    const events = await within(live, "three runs");
+    const start = async () => runs.push((await thread.run.start({ input: { ...QUICK, steps: runs.length + 1 } })).run_id);
+    await start();
+    // SDKs up to 1.12 pause at the end of a run for good when the next one was started before they saw it.
+    const events = await within(eventsOf(subscription, 3, start), "three runs");
     const begun = events.filter((event) => event.params.data.event === "running").map((event) => event.event_id);
     assert.deepEqual(begun, runs.map((runId) => `synth:${runId}:lc||running`));
     assert.deepEqual(await history(t, thread.threadId, 3), events);
