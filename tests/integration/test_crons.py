@@ -209,3 +209,13 @@ async def test_null_takes_a_field_away(live: Stack, field: str) -> None:
         path = f"/runs/crons/{made['cron_id']}"
         assert (await http.patch(path, json={field: None})).json()[field] is None
         await http.delete(path)
+
+
+def test_the_total_is_that_of_all_pages(live: Stack) -> None:
+    mark = {"of": new_thread()}
+    cron = {"assistant_id": "counter", "schedule": "0 4 * * *", "enabled": False, "metadata": mark}
+    with httpx.Client(base_url=live.url, timeout=30) as http:
+        for _ in range(3):
+            http.post("/runs/crons", json=cron).raise_for_status()
+        page = http.post("/runs/crons/search", json={"metadata": mark, "limit": 1})
+        assert (page.headers["x-pagination-total"], page.headers["x-pagination-next"]) == ("3", "1")

@@ -147,7 +147,8 @@ async def follow(
                     items.append(ended)
                 if reader is not None and reader.is_watcher and _asks(record, ended):
                     asks_at = position
-            if not watch.is_open and not items:
+            # An empty batch says that the stream has caught up; one of which nothing is shown says nothing.
+            if not items and (batch or not watch.is_open):
                 continue
             if reader is not None and asks_at:
                 await reader.may_ask(asks_at)

@@ -133,7 +133,7 @@ async def _extended(
         await extensions.close()
         for item in extensions.take():
             yield (), EXTENSION, item
-    except BaseException as error:
+    except BaseException as error:  # a cancel too: their tasks must not outlive the run
         await extensions.fail(error)
         raise
 

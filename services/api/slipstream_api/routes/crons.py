@@ -227,7 +227,8 @@ async def search(request: AnyRequest) -> Response[bytes]:
     query = await _permitted(context, body)
     found = await rows.search(context.database, context.scope.tenant, query)
     more = {"x-pagination-next": str(query.offset + query.limit)} if len(found) > query.limit else {}
-    headers = {"x-pagination-total": str(query.offset + len(found)), **more}
+    total = await rows.count(context.database, context.scope.tenant, query)
+    headers = {"x-pagination-total": str(total), **more}
     if body.select is None:
         return as_json(found[: query.limit], headers=headers)
     chosen = [{name: getattr(row, name) for name in body.select} for row in found[: query.limit]]
