@@ -14,8 +14,9 @@ FOLDER: Final = Path(__file__).parent
 LOCK: Final = FOLDER / "old-sdk.lock"
 VERSION: Final = "0.4.3"
 FLOWS: Final = ("test_streams.py", "test_interrupts.py", "test_projections.py")
-CHOSEN: Final = "sse and not blocking"
-"""Its blocking client has no WebSocket, and waits for a heartbeat at each close."""
+CHOSEN: Final = "sse and not blocking and not in_a_subgraph_is_answered"
+"""Its blocking client waits for a heartbeat at each close. What is opened right behind an answer comes back
+empty at times, because the SDK swaps its stream then."""
 INSTALL_DEADLINE_S: Final = 120.0
 DEADLINE_S: Final = 300.0
 
