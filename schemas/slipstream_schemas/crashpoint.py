@@ -6,7 +6,7 @@ from typing import Literal
 
 Point = Literal[
     "created", "delivered", "leased", "started", "output", "ended", "terminal", "next_work", "acknowledged",
-    "pending_cancelled", "state_committed", "webhook_claimed", "webhook_sent",
+    "pending_cancelled", "state_committed", "webhook_claimed", "webhook_sent", "thread_deleted",
 ]  # fmt: skip
 
 

@@ -69,6 +69,21 @@ TEMPORARY_GONE_S: Final = 3600.0
 """After this long the note of a temporary thread that was never made is dropped."""
 TTL_MINUTES_MAX: Final = 10 * 365 * 24 * 60
 
+# Retention
+RETENTION_SWEEP_S: Final = 60.0
+RETENTION_QUIET_S: Final = 300.0
+"""A thread that changed since is left alone: its readers may not have everything yet."""
+RETENTION_BATCH: Final = 100
+"""Threads that are trimmed between two looks at the size of the log."""
+RETENTION_STEPS: Final = 8
+"""A thread in use is trimmed so often while its events come of age: they live an eighth longer at most."""
+RETENTION_ROOM: Final = 0.9
+"""Above the bound, the log is trimmed to this share of it."""
+ERASED_KEPT_S: Final = 60
+"""The record that ends the streams of a deleted thread."""
+TOMBSTONE_KEPT_S: Final = 30 * 86_400
+"""That of a deleted thread in the control log. A projector that is away for longer keeps the thread's rows."""
+
 # Reading
 PULL_EXPIRES_S: Final = 30.0
 PULL_IDLE_HEARTBEAT_S: Final = 5.0
@@ -206,6 +221,7 @@ assert HISTORY_PAGE_BYTES_MAX < MESSAGE_BYTES_MAX
 assert STATE_UPDATE_DEADLINE_S < TRANSACTION_DEADLINE_S < DATABASE_DEADLINE_S, "a run waits for a fence row in vain"
 assert DATABASE_DEADLINE_S + STATE_UPDATE_DEADLINE_S + PUBLISH_DEADLINE_S < STATE_ANSWER_DEADLINE_S
 assert 2 * WORK_HEARTBEAT_S < ACK_WAIT_S
+assert SSE_SEND_DEADLINE_S < RETENTION_QUIET_S, "a reader that is behind has been dropped by then"
 assert 2 * PULL_IDLE_HEARTBEAT_S < PULL_EXPIRES_S
 assert METRICS_SAMPLE_DEADLINE_S < METRICS_SAMPLE_AGE_S
 assert WEBHOOK_CONNECT_DEADLINE_S < WEBHOOK_DEADLINE_S < WEBHOOK_CLAIM_S, "a try that goes on is nobody else's"

@@ -58,6 +58,15 @@ class Record(msgspec.Struct):
         """The lines, in order; line `i` has the seq `stream_seq << 8 | i`."""
         return self.body.split(b"\n")
 
+    @property
+    def is_erasure(self) -> bool:
+        """Whether this ends the log of a thread that was deleted."""
+        return not self.header.run_id
+
+
+ERASED: Final = RecordHeader("", 0, 0)
+"""Of the record that ends a thread log whose thread was deleted: who follows it learns that nothing more will come."""
+ERASED_BODY: Final = b'{"type":"erased"}'
 
 _encode_open = msgspec.json.Encoder().encode
 _decode_open = msgspec.json.Decoder(OpenState).decode

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import msgspec
 
 from slipstream_schemas.answers import Answered, OpenInterrupt, without_answered
-from slipstream_schemas.errors import Conflict, NotFound, Rejected
+from slipstream_schemas.errors import Conflict, NotFound, Rejected, Unavailable
 from slipstream_schemas.limits import PENDING_RUNS_MAX
 
 ThreadStatus = Literal["idle", "busy", "interrupted", "error"]
@@ -29,6 +29,7 @@ TransitionName = Literal[
     "thread_created",
     "thread_patched",
     "thread_deleted",
+    "thread_erased",
     "thread_settled",
     "run_created",
     "run_started",
@@ -38,6 +39,7 @@ TransitionName = Literal[
     "run_rolled_back",
     "run_deleted",
     "state_updated",
+    "log_trimmed",
 ]
 
 
@@ -91,6 +93,8 @@ class ThreadState(msgspec.Struct, frozen=True, omit_defaults=True):
     thread_id: str
     status: ThreadStatus = "idle"
     deleted: bool = False
+    erased: bool = False
+    """All that a deleted thread had is gone, and its id is free."""
     running: RunningRun | None = None
     pending: tuple[PendingRun, ...] = ()
     owed: tuple[OwedTerminal, ...] = ()
@@ -98,6 +102,7 @@ class ThreadState(msgspec.Struct, frozen=True, omit_defaults=True):
     asked_behind: int = 0
     """Behind this stream_seq lie the records of the run that raised `interrupts`, and of none before it."""
     log_floor: int = 0
+    """Retention has removed the thread log up to this stream_seq."""
     fence: int = 0
 
 
@@ -273,11 +278,18 @@ def resolve(state: ThreadState, head_seq: int) -> ThreadState:
     return msgspec.structs.replace(state, pending=pending)
 
 
+def _is_free(state: ThreadState | None) -> bool:
+    """Whether the id is nobody's. Raises: Unavailable while something of an earlier thread is left."""
+    if state is not None and state.deleted and not state.erased:
+        raise Unavailable(f"thread {state.thread_id} is being deleted; try again")
+    return state is None or state.deleted
+
+
 def create_thread(
     state: ThreadState | None, thread_id: str, command_id: str, at_ms: int, created: ThreadCreated
 ) -> Transition:
-    """Raises: Conflict when the thread exists."""
-    if state is not None and not state.deleted:
+    """Raises: Conflict when the thread exists, Unavailable while an earlier one of this id is being deleted."""
+    if not _is_free(state):
         raise Conflict(f"Thread {thread_id} already exists.")
     return transition("thread_created", command_id, at_ms, ThreadState(thread_id), created)
 
@@ -291,6 +303,14 @@ def delete_thread(state: ThreadState | None, command_id: str, at_ms: int) -> Tra
     """Delete a thread and whatever runs on it. Raises: NotFound."""
     known = existing(state)
     return transition("thread_deleted", command_id, at_ms, ThreadState(known.thread_id, deleted=True))
+
+
+def erase_thread(state: ThreadState | None, command_id: str, at_ms: int) -> Transition:
+    """Say that nothing is left of a deleted thread. Raises: Conflict unless it is deleted and something was left."""
+    if state is None or not state.deleted or state.erased:
+        raise Conflict("The thread is not being deleted.")
+    after = ThreadState(state.thread_id, deleted=True, erased=True)
+    return transition("thread_erased", command_id, at_ms, after)
 
 
 def create_run(
@@ -307,11 +327,13 @@ def create_run(
     `answers` are the interrupts that the run answers: they must be open, and are taken off, so that one of many
     concurrent answers wins. With the strategies `interrupt` and `rollback` the running run is asked to stop, and the
     pending ones end here: `owe` makes their terminal records.
-    Raises: NotFound, Conflict (strategy `reject` on a busy thread), NoSuchInterrupt, Rejected (too many pending runs).
+    Raises: NotFound, Conflict (strategy `reject` on a busy thread), NoSuchInterrupt, Rejected (too many pending runs),
+    Unavailable (a thread of this id is being deleted).
     """
     if state is None or state.deleted:
         if created.thread_metadata is None:
             raise NotFound("Thread or assistant not found.")
+        _is_free(state)
         state = ThreadState(created.thread_id)
     if created.strategy == "reject" and is_busy(state):
         raise Conflict(

@@ -29,7 +29,8 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
     log_format: Literal["text", "json"] = "text"
     metrics_port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
     replicas: int = 1
-    threads_age_max_s: int = 0
+    threads_age_max_s: Annotated[int, msgspec.Meta(ge=0)] = 0
+    threads_bytes_max: Annotated[int, msgspec.Meta(ge=0)] = 0
     runner_slots: int = limits.RUNNER_SLOTS
     ack_wait_s: float = limits.ACK_WAIT_S
     stall_limit_s: float = limits.STALL_LIMIT_S

@@ -1,30 +1,19 @@
 """Migrations: the newest schema is that of `tables`, and rows of an older one are carried over."""
 
-from pathlib import Path
+import asyncio
 
+import asyncpg
 import sqlalchemy as sa
-from alembic import command
 from alembic.autogenerate import compare_metadata
-from alembic.config import Config
 from alembic.migration import MigrationContext
 
-import slipstream_postgres
 from slipstream_postgres import assistants
-from slipstream_postgres.migrate import HEAD, current, ensure_schema
+from slipstream_postgres.migrate import HEAD, current, ensure_schema, upgrade
 from slipstream_postgres.pool import open_database
 from slipstream_postgres.tables import metadata
+from slipstream_schemas.limits import DATABASE_DEADLINE_S
 from testkit.servers import create_database
-
-
-def migrate_to(dsn: str, revision: str) -> None:
-    """Bring an empty database to an older revision."""
-    config = Config()
-    config.set_main_option("script_location", str(Path(slipstream_postgres.__file__ or "").parent / "migrations"))
-    engine = sa.create_engine(dsn.replace("postgresql://", "postgresql+psycopg://", 1))
-    with engine.begin() as connection:
-        config.attributes["connection"] = connection
-        command.upgrade(config, revision)
-    engine.dispose()
+from testkit.wait import until
 
 
 def test_the_newest_schema_is_that_of_the_tables(database_dsn: str) -> None:
@@ -37,7 +26,7 @@ def test_the_newest_schema_is_that_of_the_tables(database_dsn: str) -> None:
 
 async def test_assistants_of_the_first_schema_get_their_version(postgres_dsn: str) -> None:
     dsn = create_database(postgres_dsn, "migrated_from_the_first")
-    migrate_to(dsn, "0001")
+    upgrade(dsn, "0001")
     database = await open_database(dsn)
     try:
         async with database.connection() as connection:
@@ -55,3 +44,27 @@ async def test_assistants_of_the_first_schema_get_their_version(postgres_dsn: st
         assert (version.version, version.graph_id, bytes(version.metadata)) == (1, "chat", b'{"created_by": "system"}')
     finally:
         await database.close()
+
+
+async def test_a_migration_waits_for_a_lock_and_holds_nobody_up(postgres_dsn: str) -> None:
+    dsn = create_database(postgres_dsn, "migrated_behind_a_lock")
+    upgrade(dsn, "0007")
+    holder, other = await asyncpg.connect(dsn), await asyncpg.connect(dsn)
+    try:
+        async with holder.transaction():
+            await holder.execute("LOCK TABLE threads IN SHARE MODE")
+            migrating = asyncio.create_task(ensure_schema(dsn))
+
+            async def is_waiting() -> bool:
+                return bool(await other.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"))
+
+            await until(is_waiting, what="the migration waits for the table")
+            # Whoever comes behind it gets by when it lets go.
+            async with asyncio.timeout(DATABASE_DEADLINE_S):
+                assert await other.fetchval("SELECT count(*) FROM threads") == 0
+            assert not migrating.done()
+        await migrating
+        assert await current(dsn) == HEAD
+    finally:
+        await holder.close()
+        await other.close()

@@ -5,7 +5,7 @@ import pytest
 
 from slipstream_schemas import run_state as rs
 from slipstream_schemas.answers import OpenInterrupt
-from slipstream_schemas.errors import Conflict, NoSuchInterrupt, NotFound
+from slipstream_schemas.errors import Conflict, NoSuchInterrupt, NotFound, Unavailable
 from slipstream_schemas.limits import PENDING_RUNS_MAX
 
 
@@ -53,7 +53,17 @@ def test_a_deleted_thread_can_be_created_again_and_knows_nothing() -> None:
     assert state == rs.ThreadState("t", deleted=True)
     with pytest.raises(NotFound):
         rs.patch_thread(state, "p", 4, rs.ThreadPatched())
-    assert rs.create_thread(state, "t", "c", 5, rs.ThreadCreated()).state == rs.ThreadState("t")
+    with pytest.raises(Unavailable):
+        rs.create_thread(state, "t", "c", 5, rs.ThreadCreated())
+    with pytest.raises(Unavailable):
+        rs.create_run(state, "c", 5, run("r2", creates=True))
+    erased = rs.erase_thread(state, "e", 5).state
+    assert erased == rs.ThreadState("t", deleted=True, erased=True)
+    for other in (None, created(), erased):
+        with pytest.raises(Conflict):
+            rs.erase_thread(other, "e", 6)
+    assert rs.create_thread(erased, "t", "c", 6, rs.ThreadCreated()).state == rs.ThreadState("t")
+    assert rs.create_run(erased, "c", 6, run("r2", creates=True)).state.status == "busy"
 
 
 def test_a_run_on_a_missing_thread_needs_leave_to_create_it() -> None:

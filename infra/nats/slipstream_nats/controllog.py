@@ -12,7 +12,7 @@ from slipstream_nats.publisher import Publisher, WrongSequence
 from slipstream_nats.stored import StoredMessage, at_seq, last_of_subject, next_of_subject, purge
 from slipstream_schemas import subjects
 from slipstream_schemas.errors import Conflict, Corrupt, Unavailable
-from slipstream_schemas.limits import DECIDE_TRIES_MAX, PUBLISH_DEADLINE_S
+from slipstream_schemas.limits import DECIDE_TRIES_MAX, PUBLISH_DEADLINE_S, TOMBSTONE_KEPT_S
 from slipstream_schemas.record import TRANSITION_HEADER
 from slipstream_schemas.run_state import ThreadState, Transition, decode_transition, encode_transition, resolve
 from slipstream_schemas.subjects import Scope
@@ -96,6 +96,8 @@ class ControlLog:
             "Nats-Msg-Id": f"control:{subjects.thread_key(scope, thread_id)}:{transition.command_id}",
             "Nats-Expected-Last-Subject-Sequence": str(expected_seq),
         }
+        if transition.state.erased:
+            headers["Nats-TTL"] = f"{TOMBSTONE_KEPT_S}s"
         subject = subjects.control(scope, thread_id)
         return (await self._publisher.publish(subject, encode_transition(transition), headers)).stream_seq
 

@@ -57,20 +57,19 @@ async def last_stream_seq(inbox: Inbox, scope: Scope, thread_id: str) -> int:
     return (await _stored_seq(inbox, threads_stream(scope.region), query))[0]
 
 
-async def check_cursor(inbox: Inbox, scope: Scope, thread_id: str, since_seq: int, log_floor: int = 0) -> Gap | None:
-    """None when the log continues from a cursor: it is 0, or its record exists, is the thread's, and above the floor.
+async def check_cursor(inbox: Inbox, scope: Scope, thread_id: str, since_seq: int) -> Gap | None:
+    """None when the log continues from a cursor: it is 0, or its record exists and is the thread's.
 
-    `log_floor` is the stream_seq up to which the thread log was purged. Raises: Unavailable, ApiError.
+    Raises: Unavailable, ApiError.
     """
     if since_seq <= 0:
         return None
     stream, subject = threads_stream(scope.region), thread_log(scope, thread_id)
     stream_seq, _ = unpack(since_seq)
-    if stream_seq > max(log_floor, 0):
-        found = await _stored_seq(inbox, stream, {"seq": stream_seq, "no_hdr": True})
-        if found == (stream_seq, subject):
-            return None
-    first, _ = await _stored_seq(inbox, stream, {"seq": log_floor + 1, "next_by_subj": subject, "no_hdr": True})
+    # Below the first record there is nothing to read, and a broker refuses the question.
+    if stream_seq and await _stored_seq(inbox, stream, {"seq": stream_seq, "no_hdr": True}) == (stream_seq, subject):
+        return None
+    first, _ = await _stored_seq(inbox, stream, {"seq": 1, "next_by_subj": subject, "no_hdr": True})
     if not first:
         return Gap(0, 0)
     return Gap(pack(first, 0), last_of(await last_stream_seq(inbox, scope, thread_id)))

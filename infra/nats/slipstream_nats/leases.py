@@ -6,7 +6,7 @@ import msgspec
 
 from slipstream_nats.connection import Connection
 from slipstream_nats.publisher import Publisher
-from slipstream_nats.stored import last_of_subject
+from slipstream_nats.stored import last_of_subject, purge
 from slipstream_schemas import subjects
 from slipstream_schemas.subjects import Scope
 
@@ -24,6 +24,14 @@ async def last(connection: Connection, scope: Scope, thread_id: str) -> int:
     stream = subjects.threads_stream(scope.region)
     found = await last_of_subject(connection, stream, subjects.lease(scope, thread_id))
     return 0 if found is None else found.stream_seq
+
+
+async def forget(connection: Connection, scope: Scope, thread_id: str, fence: int) -> None:
+    """Delete the lease `fence` and those before it, of a thread that is gone: every late publish is refused then.
+
+    Raises: Unavailable.
+    """
+    await purge(connection, subjects.threads_stream(scope.region), subjects.lease(scope, thread_id), fence)
 
 
 async def take(

@@ -19,10 +19,9 @@ ACK_PENDING_MAX = 100_000
 
 
 class StreamSettings(msgspec.Struct, frozen=True):
-    """What an operator chooses. `threads_age_max_s` 0 keeps thread logs for ever."""
+    """What an operator chooses."""
 
     replicas: int = 1
-    threads_age_max_s: int = 0
     ack_wait_s: float = ACK_WAIT_S
 
 
@@ -44,6 +43,10 @@ def stream_configs(region: str, settings: StreamSettings) -> list[dict[str, Any]
         "max_msgs": -1,
         "max_msgs_per_subject": -1,
         "max_bytes": -1,
+        # The broker knows no runs: by age it would take the records of one that goes on. Retention is ours.
+        "max_age": 0,
+        # Of tombstones, and of the records that end streams.
+        "allow_msg_ttl": True,
         "max_msg_size": MESSAGE_BYTES_MAX,
         # 2.15 caps a stream at 1,000 consumers unless it says otherwise; each stream that catches up has one.
         "max_consumers": STREAM_CONSUMERS_MAX,
@@ -64,15 +67,11 @@ def stream_configs(region: str, settings: StreamSettings) -> list[dict[str, Any]
         **common,
         "name": subjects.threads_stream(region),
         "subjects": [subjects.family("threads", region), subjects.family("leases", region)],
-        "max_age": _ns(settings.threads_age_max_s),
-        # Leases carry `Nats-TTL: never`: one that aged out would refuse its living holder.
-        "allow_msg_ttl": True,
     }
     control = {
         **common,
         "name": subjects.control_stream(region),
         "subjects": [subjects.family(name, region) for name in ("control", "work", "crons")],
-        "max_age": 0,
         # The broker refuses schedules together with `discard: new`. Without limits nothing is ever discarded.
         "discard": "old",
         "allow_msg_schedules": True,

@@ -1,7 +1,7 @@
 """Reading single messages of a stream from its leader. Direct Get may be served by a follower that lags."""
 
 import base64
-from datetime import datetime
+from datetime import UTC, datetime
 
 import msgspec
 
@@ -74,6 +74,12 @@ async def at_seq(connection: Connection, stream: str, stream_seq: int) -> Stored
 async def next_of_subject(connection: Connection, stream: str, subject: str, from_seq: int) -> StoredMessage | None:
     """The first message of a subject at or behind `from_seq`, from the leader. Raises: Unavailable, Corrupt."""
     return await _get(connection, stream, {"seq": from_seq, "next_by_subj": subject})
+
+
+async def first_since(connection: Connection, stream: str, subject: str, at: datetime) -> StoredMessage | None:
+    """The first message of a subject that was stored since `at`, from the leader. Raises: Unavailable, Corrupt."""
+    moment = at.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    return await _get(connection, stream, {"start_time": moment, "next_by_subj": subject})
 
 
 async def purge(connection: Connection, stream: str, subject: str, through_seq: int) -> None:

@@ -43,7 +43,8 @@ class Tail:
     """One reader of a thread log. Iterate it for batches of records that hold at least one line above the cursor.
 
     The first record may begin at or below the cursor: its `first_line` says where to go on. One batch is empty: it says
-    that all has been delivered which the log held when the tail was opened. Cancelling a wait loses nothing.
+    that all has been delivered which the log held when the tail was opened. A record that `is_erasure` says that the
+    thread was deleted meanwhile. Cancelling a wait loses nothing.
     Raises while iterating: CursorLost when the cursor lies beyond the log, Corrupt.
     """
 
@@ -96,6 +97,8 @@ class Tail:
     def _above_cursor(self, records: list[TailRecord]) -> list[TailRecord]:
         if records and records[-1].stream_seq > self.position:
             self.position = records[-1].stream_seq
+        # That a thread of this id was deleted before is nobody's concern.
+        records = [record for record in records if not record.is_erasure or record.stream_seq > self._end]
         if not records or pack(records[0].stream_seq, 0) > self._since_seq:
             return records
         stream_seq, line = unpack(self._since_seq)
@@ -225,10 +228,10 @@ class Tails:
         finally:
             await pull.close()
 
-    async def check_cursor(self, scope: Scope, thread_id: str, since_seq: int, log_floor: int = 0) -> Gap | None:
+    async def check_cursor(self, scope: Scope, thread_id: str, since_seq: int) -> Gap | None:
         """None when the thread log continues from the cursor. Raises: Unavailable."""
         try:
-            return await check_cursor(self._inbox, scope, thread_id, since_seq, log_floor)
+            return await check_cursor(self._inbox, scope, thread_id, since_seq)
         except ApiError as refusal:
             raise Unavailable(str(refusal)) from refusal
 

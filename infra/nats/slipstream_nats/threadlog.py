@@ -3,14 +3,25 @@
 import asyncio
 import logging
 import time
+from datetime import datetime
 
+from slipstream_nats import leases
 from slipstream_nats.connection import Connection
 from slipstream_nats.publisher import Publisher, WrongSequence, as_fenced
-from slipstream_nats.stored import StoredMessage, at_seq, last_of_subject, next_of_subject, purge
+from slipstream_nats.stored import StoredMessage, at_seq, first_since, last_of_subject, next_of_subject, purge
 from slipstream_schemas import subjects
 from slipstream_schemas.errors import Unavailable
-from slipstream_schemas.limits import DUPLICATE_WINDOW_S, PUBLISH_DEADLINE_S, PUBLISH_OUTAGE_S
-from slipstream_schemas.record import RECORD_HEADER, Record, RecordHeader, header_value, message_id, parse_header
+from slipstream_schemas.limits import DUPLICATE_WINDOW_S, ERASED_KEPT_S, PUBLISH_DEADLINE_S, PUBLISH_OUTAGE_S
+from slipstream_schemas.record import (
+    ERASED,
+    ERASED_BODY,
+    RECORD_HEADER,
+    Record,
+    RecordHeader,
+    header_value,
+    message_id,
+    parse_header,
+)
 from slipstream_schemas.subjects import Scope
 
 log = logging.getLogger("slipstream.log")
@@ -58,11 +69,27 @@ class ThreadLog:
         found = await next_of_subject(self._connection, self._stream, subject, from_stream_seq)
         return None if found is None else as_record(found)
 
-    async def purge(self, scope: Scope, thread_id: str) -> None:
-        """Delete the whole thread log; the lease stays, so that a late writer stays fenced. Raises: Unavailable."""
-        last = await self.last_seq(scope, thread_id)
-        if last:
-            await purge(self._connection, self._stream, subjects.thread_log(scope, thread_id), last)
+    async def first_since(self, scope: Scope, thread_id: str, at: datetime) -> int:
+        """The stream_seq of the first record stored at `at` or later, 0 for none. Raises: Unavailable."""
+        subject = subjects.thread_log(scope, thread_id)
+        found = await first_since(self._connection, self._stream, subject, at)
+        return 0 if found is None else found.stream_seq
+
+    async def trim(self, scope: Scope, thread_id: str, through: int) -> None:
+        """Delete the records up to and including the stream_seq `through`. Raises: Unavailable."""
+        await purge(self._connection, self._stream, subjects.thread_log(scope, thread_id), through)
+
+    async def erase(self, scope: Scope, thread_id: str, fence: int) -> None:
+        """Delete the log of a deleted thread, and end its streams. `fence` is a lease taken after the deletion.
+
+        A record stays for a minute that tells those who follow. Then nothing is left: where there is no lease, the
+        publish of a late writer, which expects its own, is refused. Raises: Fenced, Unavailable.
+        """
+        end = await self.writer(scope, thread_id, fence).append(
+            ERASED, ERASED_BODY, msg_id=f"erased:{fence}", ttl_s=ERASED_KEPT_S
+        )
+        await self.trim(scope, thread_id, end - 1)
+        await leases.forget(self._connection, scope, thread_id, fence)
 
     def writer(self, scope: Scope, thread_id: str, fence: int) -> "ThreadLogWriter":
         """The writer that holds the lease `fence`."""
@@ -93,10 +120,12 @@ class ThreadLogWriter:
         *,
         msg_id: str | None = None,
         traceparent: str | None = None,
+        ttl_s: int = 0,
         outage_s: float = PUBLISH_OUTAGE_S,
     ) -> int:
         """Append a record; returns its stream_seq. A repeat within the dedupe window is stored once.
 
+        With `ttl_s` it goes by itself after that time.
         Raises: Fenced (stop, do not acknowledge), TooLarge, Corrupt, Unavailable after `outage_s` without an
         acknowledgement.
         """
@@ -108,6 +137,8 @@ class ThreadLogWriter:
             RECORD_HEADER: header_value(header),
             **self._fence_headers,
         }
+        if ttl_s:
+            headers["Nats-TTL"] = f"{ttl_s}s"
         if traceparent:
             headers["traceparent"] = traceparent
         begun = time.monotonic()

@@ -19,8 +19,12 @@ CHECKPOINT_TABLES = ("checkpoint_writes", "checkpoint_blobs", "checkpoints")
 
 
 async def forget_checkpoints(database: Database, thread_key: str) -> None:
-    """Delete a thread's checkpoints. Advance its fence first, or a late run writes new ones. Raises: Unavailable."""
+    """Delete a thread's checkpoints and its fence. Advance the fence first, or a late run writes new ones.
+
+    Where there is no fence, nobody may write. Raises: Unavailable.
+    """
     async with database.connection() as connection, connection.transaction():
         for table in CHECKPOINT_TABLES:
             if await connection.fetchval("SELECT to_regclass($1)", table) is not None:
                 await connection.execute(f"DELETE FROM {table} WHERE thread_id=$1", thread_key)
+        await connection.execute("DELETE FROM fences WHERE thread_key=$1", thread_key)

@@ -35,10 +35,16 @@ threads = Table(
     Column("interrupts", JSONB, nullable=False),
     Column("error", JSONB),
     Column("control_seq", BigInteger, nullable=False),
+    Column("log_from", DateTime(timezone=True)),
     Index("threads_by_creation", "tenant", "created_at"),
     Index("threads_by_update", "tenant", "updated_at"),
     Index("threads_by_state_update", "tenant", "state_updated_at"),
     Index("threads_by_status", "tenant", "status", "created_at"),
+    Index(
+        "threads_to_trim",
+        text("(coalesce(log_from, created_at))"),
+        postgresql_where=text("log_from IS NULL OR log_from < updated_at"),
+    ),
     Index("threads_by_metadata", "metadata", postgresql_using="gin", postgresql_ops={"metadata": "jsonb_path_ops"}),
 )
 
@@ -163,6 +169,15 @@ webhooks = Table(
     Index("webhooks_by_end", "updated_at"),
 )
 """What is to be said of runs that have ended: their rows as they were then. Without `due_at` it has been said."""
+
+erasures = Table(
+    "erasures",
+    metadata,
+    Column("tenant", String, primary_key=True),
+    Column("thread_id", String, primary_key=True),
+    Column("at", DateTime(timezone=True), nullable=False),
+)
+"""Deletions of threads that have begun and not ended: a fold of the control log, too."""
 
 positions = Table(
     "positions",

@@ -124,29 +124,42 @@ async def _begin_watching(context: Context, thread_id: str) -> int:
 async def follow(
     context: Context, thread_id: str, since: int, watch: Watch, reader: Reader | None = None
 ) -> AsyncGenerator[Batch]:
-    """The records behind a cursor, and what is to be said between them; nothing while the thread is not the caller's.
+    """The records behind a cursor, and what is to be said between them, until the thread is deleted.
+
+    Nothing at all while the thread is not the caller's.
 
     Raises: CursorLost, Corrupt, Unavailable.
     """
     before: RecordHeader | None = None
+    has_ended = False
     position = since
     async with context.tails.open(context.scope, thread_id, since) as tail:
         async for batch in tail:
             items: list[Item] = []
             asks_at = 0
+            is_over = False
             for record in batch:
+                if record.is_erasure:
+                    # Whoever was not told of the thread is not told of its end.
+                    is_over = watch.is_open
+                    continue
                 if not await watch.lets(record.header.run_id, record.stream_seq):
                     continue
-                if before is not None and _lacks_predecessor(before, record.header):
+                if before is not None and _lacks_predecessor(before, record.header, has_ended=has_ended):
                     items.append(Missing(position, pack(record.stream_seq, 0)))
                 position = last_of(record.stream_seq)
                 if record.header.attempt:
-                    before = record.header
+                    before, has_ended = record.header, False
                 items.append(record)
                 if (ended := _end_of_run(record)) is not None:
+                    has_ended = has_ended or (before is not None and before.run_id == ended.run_id)
                     items.append(ended)
                 if reader is not None and reader.is_watcher and _asks(record, ended):
                     asks_at = position
+            if is_over:
+                if items:
+                    yield items
+                return
             # An empty batch says that the stream has caught up; one of which nothing is shown says nothing.
             if not items and (batch or not watch.is_open):
                 continue
@@ -157,10 +170,12 @@ async def follow(
                 reader.has_sent(position)
 
 
-def _lacks_predecessor(before: RecordHeader, header: RecordHeader) -> bool:
-    """Attempts number their records from 1, so a hole shows. Records of no attempt (0) lie anywhere and do not tell."""
+def _lacks_predecessor(before: RecordHeader, header: RecordHeader, *, has_ended: bool) -> bool:
+    """Attempts number their records from 1 and runs have an end, so a hole shows. Records of no attempt do not tell."""
     if header.attempt == 0:
         return False
+    if before.run_id != header.run_id and not has_ended:
+        return True
     is_same = (before.run_id, before.attempt) == (header.run_id, header.attempt)
     return header.ordinal != (before.ordinal + 1 if is_same else 1)
 

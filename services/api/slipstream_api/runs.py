@@ -2,7 +2,6 @@
 
 import time
 import uuid
-from collections.abc import Callable
 from typing import Any, cast
 
 import msgspec
@@ -12,7 +11,7 @@ from slipstream_api.bodies import bounded, changed
 from slipstream_api.context import Context
 from slipstream_api.inbound import with_headers
 from slipstream_nats import leases, owed
-from slipstream_postgres import assistants, fences, temporary
+from slipstream_postgres import assistants, temporary
 from slipstream_postgres import runs as rows
 from slipstream_postgres.rows import AssistantRow
 from slipstream_schemas import run_state as rs
@@ -21,7 +20,6 @@ from slipstream_schemas.codec import to_plain
 from slipstream_schemas.errors import InvalidArgument, NoSuchGraph, NotFound
 from slipstream_schemas.ids import derived_id, new_run_id
 from slipstream_schemas.limits import AFTER_SECONDS_MAX, CREATE_PROJECTION_WAIT_S
-from slipstream_schemas.subjects import thread_key
 from slipstream_schemas.terminal import running_line, terminal_body
 from slipstream_schemas.traceparent import carried
 
@@ -314,28 +312,3 @@ async def delete(context: Context, thread_id: str, run_id: str) -> None:
     )
     context.written = max(context.written, seq)
     await context.projected(seq, CREATE_PROJECTION_WAIT_S)
-
-
-async def delete_thread(
-    context: Context, thread_id: str, check: Callable[[rs.ThreadState | None], None] | None = None
-) -> None:
-    """Delete a thread: its tombstone first, then its records up to it. `check` may raise why it must stay.
-
-    Raises: NotFound, Unavailable, what `check` raises.
-    """
-    command_id, scope = new_run_id(), context.scope
-
-    def decide(state: rs.ThreadState | None) -> rs.Transition:
-        if check is not None:
-            check(state)
-        return rs.delete_thread(state, command_id, now_ms())
-
-    _, seq = await context.control.decide(scope, thread_id, decide)
-    context.written = max(context.written, seq)
-    # The lease shuts out whoever still writes; what it wrote before goes with the rest.
-    fence = await leases.take(context.publisher, scope, thread_id, "api", "")
-    key = thread_key(scope, thread_id)
-    await fences.advance(context.database, key, fence)
-    await context.threads.purge(scope, thread_id)
-    await fences.forget_checkpoints(context.database, key)
-    await context.control.purge_before(scope, thread_id, seq)

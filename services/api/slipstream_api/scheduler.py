@@ -1,4 +1,4 @@
-"""The part of the API that acts without a request: firings of crons, ticks that did not fire, threads to delete.
+"""What the API does without a request: firings of crons, ticks that did not fire, threads to delete, logs to trim.
 
 Every instance does all of it. What a tick does is repeatable (see `crons`), so that none has to be the one.
 """
@@ -9,8 +9,9 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
-from slipstream_api import crons, runs
+from slipstream_api import crons, erasing
 from slipstream_api.context import Context
+from slipstream_api.retention import keep_to_bounds
 from slipstream_nats.inbox import Message
 from slipstream_nats.schedules import parse
 from slipstream_postgres import crons as rows
@@ -29,6 +30,7 @@ async def scheduling(context: Context) -> AsyncIterator[None]:
     tasks = [
         asyncio.create_task(_for_ever("reading firings", lambda: _listen(context))),
         asyncio.create_task(_for_ever("sweeping crons", lambda: _sweep(context, reconnected))),
+        asyncio.create_task(_for_ever("retention", lambda: keep_to_bounds(context))),
     ]
     try:
         yield
@@ -87,8 +89,9 @@ async def _delete_threads(context: Context) -> None:
     """Delete the threads whose time is over."""
     for tenant, thread_id in await temporary.due(context.database, CRON_SWEEP_ROWS):
         with contextlib.suppress(NotFound):
-            await runs.delete_thread(context.by_itself(tenant), thread_id)
+            await erasing.delete_thread(context.by_itself(tenant), thread_id)
         await temporary.forget(context.database, tenant, thread_id)
+    await erasing.finish_deletions(context)
     for tenant, thread_id in await temporary.gone(context.database, TEMPORARY_GONE_S, CRON_SWEEP_ROWS):
         await temporary.forget(context.database, tenant, thread_id)
 

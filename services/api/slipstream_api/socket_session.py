@@ -42,6 +42,7 @@ from slipstream_schemas.subjects import thread_key
 
 log = logging.getLogger("slipstream.socket")
 
+CLOSE_DONE: Final = 1000
 CLOSE_GOING_AWAY: Final = 1001
 CLOSE_BROKEN: Final = 1011
 CLOSE_REFUSED: Final = 4422
@@ -279,7 +280,10 @@ async def _next_unless(
 
 
 async def _next(batches: AsyncGenerator[list[following.Item]]) -> list[following.Item]:
-    return await anext(batches)
+    try:
+        return await anext(batches)
+    except StopAsyncIteration:
+        raise Closed(CLOSE_DONE, "the thread was deleted") from None
 
 
 # The id of a subscription says what it carries, so that any instance can restore it.

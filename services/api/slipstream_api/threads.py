@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from slipstream_api import access, runs, states
+from slipstream_api import access, erasing, runs, states
 from slipstream_api.bodies import changed
 from slipstream_api.context import Context
 from slipstream_api.thread_rows import graph_of, row_of
@@ -174,7 +174,7 @@ async def _fill(context: Context, thread_id: str, filling: Awaitable[object]) ->
                 raise Conflict("The thread is in use.")
 
         try:
-            await runs.delete_thread(context, thread_id, check=decide)
+            await erasing.delete_thread(context, thread_id, check=decide)
         except (Conflict, NotFound):
             pass
         raise
@@ -217,7 +217,7 @@ async def prune(context: Context, thread_ids: list[str], strategy: str) -> int:
         try:
             await access.check_thread(context, thread_id, found)
             if strategy == "delete":
-                await runs.delete_thread(context, thread_id)
+                await erasing.delete_thread(context, thread_id)
                 done += 1
             else:
                 done += await states.keep_latest(context, thread_id)

@@ -18,7 +18,7 @@ async def prepare(settings: ServiceSettings) -> None:
     """Streams and tables. Raises: Unavailable, ProvisionRefused."""
     connection = await connect(settings.nats_url, "slipstream-provision")
     try:
-        streams = StreamSettings(settings.replicas, settings.threads_age_max_s, settings.ack_wait_s)
+        streams = StreamSettings(settings.replicas, settings.ack_wait_s)
         await provision(connection, settings.region, streams)
     finally:
         await connection.close()
@@ -58,7 +58,7 @@ async def _checks(settings: ServiceSettings) -> int:
     try:
         connection = await connect(settings.nats_url, "slipstream-doctor", 3.0)
         print("NATS answers")
-        await provision(connection, settings.region, StreamSettings(settings.replicas, settings.threads_age_max_s))
+        await provision(connection, settings.region, StreamSettings(settings.replicas, settings.ack_wait_s))
         print("streams are as they should be")
         await connection.close()
     except SlipstreamError as error:

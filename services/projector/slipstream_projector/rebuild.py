@@ -16,8 +16,10 @@ from slipstream_projector.lock import TRY_LOCK, UNLOCK
 from slipstream_schemas import subjects
 from slipstream_schemas.errors import Conflict, Unavailable
 
-KEEP = "CREATE TEMP TABLE kept ON COMMIT PRESERVE ROWS AS SELECT tenant, thread_id, values FROM threads"
-RESTORE = """UPDATE threads t SET values=k.values FROM kept k
+KEEP = (
+    "CREATE TEMP TABLE kept ON COMMIT PRESERVE ROWS AS SELECT tenant, thread_id, values, state_updated_at FROM threads"
+)
+RESTORE = """UPDATE threads t SET values=k.values, state_updated_at=k.state_updated_at FROM kept k
  WHERE t.tenant=k.tenant AND t.thread_id=k.thread_id AND t.values IS NULL AND k.values IS NOT NULL"""
 CHECKSUM = """SELECT md5(coalesce(string_agg(row, '' ORDER BY row), '')) FROM
  (SELECT md5(t::text) AS row FROM threads t UNION ALL SELECT md5(r::text) FROM runs r) rows"""
@@ -46,7 +48,7 @@ async def rebuild(connection: Connection, database: Database, region: str, progr
     async with database.connection() as keeper:
         await _be_alone(keeper, region)
         await keeper.execute(KEEP)
-        await keeper.execute("TRUNCATE threads, runs, positions, quarantine")
+        await keeper.execute("TRUNCATE threads, runs, erasures, positions, quarantine")
         applied = 0
         if last:
             # Publishing is not needed to read, so the log gets no publisher.

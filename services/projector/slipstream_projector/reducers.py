@@ -11,6 +11,7 @@ import msgspec
 from slipstream_schemas import run_state as rs
 from slipstream_schemas.codec import dumps
 from slipstream_schemas.limits import WEBHOOK_KEPT_S
+from slipstream_schemas.retention import LogTrimmed
 from slipstream_schemas.state_updates import StateUpdated
 from slipstream_schemas.subjects import Scope
 
@@ -20,7 +21,8 @@ INSERT_THREAD = """INSERT INTO threads (tenant, thread_id, created_at, updated_a
  config, interrupts, control_seq) VALUES ($1,$2,$3,$3,$3,$4,$5,$6,$7,$8)
  ON CONFLICT (tenant, thread_id) DO UPDATE SET created_at=excluded.created_at, updated_at=excluded.updated_at,
  state_updated_at=excluded.state_updated_at, metadata=excluded.metadata, status=excluded.status, config=excluded.config,
- values=NULL, interrupts=excluded.interrupts, error=NULL, control_seq=excluded.control_seq
+ values=NULL, interrupts=excluded.interrupts, error=NULL, log_from=NULL,
+ control_seq=excluded.control_seq
  WHERE threads.control_seq < excluded.control_seq"""
 PATCH_THREAD = """UPDATE threads SET metadata=metadata || $3, updated_at=$4, control_seq=$5
  WHERE tenant=$1 AND thread_id=$2 AND control_seq < $5"""
@@ -49,6 +51,10 @@ END_RUN = f"""WITH ended AS (UPDATE runs SET status=$3, updated_at=$4, attempt=G
  ON CONFLICT (tenant, run_id) DO NOTHING"""
 DELETE_RUN = "DELETE FROM runs WHERE tenant=$1 AND run_id=$2 AND control_seq < $3"
 DELETE_RUNS = "DELETE FROM runs WHERE tenant=$1 AND thread_id=$2 AND control_seq < $3"
+BEGIN_ERASURE = "INSERT INTO erasures (tenant, thread_id, at) VALUES ($1,$2,$3) ON CONFLICT DO NOTHING"
+END_ERASURE = "DELETE FROM erasures WHERE tenant=$1 AND thread_id=$2"
+TRIM_LOG = """UPDATE threads SET log_from=$3, control_seq=$4
+ WHERE tenant=$1 AND thread_id=$2 AND control_seq < $4"""
 DELETE_THREAD = "DELETE FROM threads WHERE tenant=$1 AND thread_id=$2 AND control_seq < $3"
 
 
@@ -90,8 +96,12 @@ def reduce(
             patched = msgspec.json.decode(transition.payload, type=rs.ThreadPatched)
             return [(PATCH_THREAD, (*applied.thread, dumps(patched.metadata), applied.at, stream_seq))]
         case "thread_deleted":
-            # The fence stays: a late writer of the old thread must not find it gone.
-            return [(DELETE_RUNS, (*applied.thread, stream_seq)), (DELETE_THREAD, (*applied.thread, stream_seq))]
+            return [(DELETE_RUNS, (*applied.thread, stream_seq)), (DELETE_THREAD, (*applied.thread, stream_seq)),
+                    (BEGIN_ERASURE, (*applied.thread, applied.at))]  # fmt: skip
+        case "thread_erased":
+            # The tombstone before it may be gone from the log already.
+            return [(DELETE_RUNS, (*applied.thread, stream_seq)), (DELETE_THREAD, (*applied.thread, stream_seq)),
+                    (END_ERASURE, applied.thread)]  # fmt: skip
         case "run_created":
             return _run_created(transition, applied)
         case "run_started":
@@ -112,6 +122,10 @@ def reduce(
             updated = msgspec.json.decode(transition.payload, type=StateUpdated)
             return [(UPDATE_STATE, (*applied.thread, transition.state.status, applied.at, stream_seq,
                                     dumps(updated.interrupts), values))]  # fmt: skip
+        case "log_trimmed":
+            trimmed = msgspec.json.decode(transition.payload, type=LogTrimmed)
+            log_from = datetime.fromtimestamp(trimmed.before_ms / 1000, UTC)
+            return [(TRIM_LOG, (*applied.thread, log_from, stream_seq))]
         case "run_released" | "thread_settled":
             return []
 

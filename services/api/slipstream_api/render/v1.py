@@ -63,6 +63,11 @@ class V1Renderer:
             )
         return out
 
+    def deleted(self) -> bytes:
+        """The last frame of a run whose thread was deleted before it ended."""
+        self.error = {"error": "NotFound", "message": "The thread was deleted."}
+        return b"event: error\ndata: %b\n\n" % dumps(self.error)
+
     def learn(self, line: bytes) -> None:
         """Take in a message-start that lies before the point where the stream begins."""
         view = decode_line(line)

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 from litestar import Request, Response, delete, get, patch, post
 
-from slipstream_api import access, configs, runs
+from slipstream_api import access, configs, erasing
 from slipstream_api.bodies import bounded, changed, flag, idempotency_key, read
 from slipstream_api.context import Context
 from slipstream_api.problems import as_json
@@ -271,7 +271,7 @@ async def _delete_threads(context: Context, assistant_id: str) -> None:
     while page := await assistants.thread_ids(context.database, tenant, assistant_id, after, DELETE_PAGE, found):
         for thread_id in page:
             try:
-                await runs.delete_thread(context, thread_id)
+                await erasing.delete_thread(context, thread_id)
             except NotFound:  # somebody else was faster
                 pass
         after = page[-1]

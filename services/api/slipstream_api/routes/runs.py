@@ -132,6 +132,9 @@ async def follow(
         async for batch in tail:
             frames: list[bytes] = []
             for record in batch:
+                if record.is_erasure:
+                    yield b"".join((*frames, renderer.deleted()))
+                    return
                 if record.header.run_id == renderer.run_id and not frames and renderer.needs_opening:
                     await learn_open(context, thread_id, renderer, record.header.open.messages)
                 frames.extend(renderer.feed(record))

@@ -70,6 +70,8 @@ async def _pieces(
         async for batch in tail:
             frames: list[bytes] = []
             for record in batch:
+                if record.is_erasure and watch.is_open:
+                    return
                 if not await watch.lets(record.header.run_id, record.stream_seq):
                     continue
                 frames.extend(await renderer.feed(record))

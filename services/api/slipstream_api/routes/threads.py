@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 from litestar import Request, Response, delete, get, patch, post
 
-from slipstream_api import access, runs, threads
+from slipstream_api import access, erasing, runs, threads
 from slipstream_api.bodies import changed, idempotency_key, read
 from slipstream_api.context import Context
 from slipstream_api.problems import as_json
@@ -74,7 +74,7 @@ async def delete_one(request: AnyRequest, thread_id: str) -> None:
     """Delete a thread, its records and its rows."""
     context: Context = request.state.context
     await access.thread(context, check_thread_id(thread_id), "delete")
-    await runs.delete_thread(context, thread_id)
+    await erasing.delete_thread(context, thread_id)
     await context.projected(context.written, CREATE_PROJECTION_WAIT_S)
 
 

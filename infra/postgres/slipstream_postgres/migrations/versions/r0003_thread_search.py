@@ -2,6 +2,8 @@
 
 from alembic import op
 
+from slipstream_postgres.migrations.online import create_index
+
 revision = "0003"
 down_revision = "0002"
 
@@ -13,6 +15,6 @@ def upgrade() -> None:
         ("threads_by_state_update", ["tenant", "state_updated_at"]),
         ("threads_by_status", ["tenant", "status", "created_at"]),
     ):
-        op.create_index(name, "threads", columns)
+        create_index(name, "threads", columns)
     # A row whose values lie elsewhere is small: counting by metadata reads a fraction of the pages.
     op.execute("ALTER TABLE threads SET (toast_tuple_target = 256)")

@@ -1,0 +1,72 @@
+"""Deleting a thread, and all that there is of it.
+
+Theory of operation. The tombstone comes first: from then on the thread is gone for everybody. What it leaves is removed
+behind a lease, which shuts out whoever still writes: its log, its checkpoints, its transitions. Only then does a second
+tombstone free the id. Whoever is killed on the way leaves the first tombstone, the projector keeps a row of it, and any
+API takes the deletion up again; each step may be done twice.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from slipstream_api.context import Context
+from slipstream_api.runs import now_ms
+from slipstream_nats import leases
+from slipstream_postgres import erasures, fences
+from slipstream_schemas import run_state as rs
+from slipstream_schemas.errors import Conflict, SlipstreamError
+from slipstream_schemas.ids import new_run_id
+from slipstream_schemas.limits import CRON_SWEEP_ROWS
+from slipstream_schemas.subjects import thread_key
+
+log = logging.getLogger("slipstream.erasing")
+
+
+async def delete_thread(
+    context: Context, thread_id: str, check: Callable[[rs.ThreadState | None], None] | None = None
+) -> None:
+    """Delete a thread. `check` may raise why it must stay. Raises: NotFound, Unavailable, what `check` raises."""
+    command_id = new_run_id()
+
+    def decide(state: rs.ThreadState | None) -> rs.Transition:
+        if check is not None:
+            check(state)
+        return rs.delete_thread(state, command_id, now_ms())
+
+    _, seq = await context.control.decide(context.scope, thread_id, decide)
+    context.written = max(context.written, seq)
+    context.crash.reach("thread_deleted")
+    await erase(context, thread_id)
+
+
+async def erase(context: Context, thread_id: str) -> None:
+    """Remove what a deleted thread has left. Raises: Unavailable."""
+    scope, key = context.scope, thread_key(context.scope, thread_id)
+    fence = await leases.take(context.publisher, scope, thread_id, "api", "")
+    await fences.advance(context.database, key, fence)
+    await context.threads.erase(scope, thread_id, fence)
+    await fences.forget_checkpoints(context.database, key)
+    command_id = new_run_id()
+    try:
+        _, seq = await context.control.decide(
+            scope, thread_id, lambda state: rs.erase_thread(state, command_id, now_ms())
+        )
+    except Conflict:
+        return  # Somebody else has taken the deletion up, and was first.
+    context.written = max(context.written, seq)
+    await context.control.purge_before(scope, thread_id, seq)
+
+
+async def finish_deletions(context: Context) -> None:
+    """Take up the deletions that somebody began and has not ended. Raises: Unavailable."""
+    for tenant, thread_id in await erasures.unfinished(context.database, context.settings.sweep_s, CRON_SWEEP_ROWS):
+        try:
+            acting = context.by_itself(tenant)
+            state = (await acting.control.head(acting.scope, thread_id)).state
+            if state is not None and state.deleted and not state.erased:
+                log.info("the deletion of thread %s was broken off and is taken up", thread_id)
+                await erase(acting, thread_id)
+        except SlipstreamError as error:
+            log.warning("thread %s is not wholly deleted yet: %s", thread_id, error.message)
+            await asyncio.sleep(0)
