@@ -1,12 +1,22 @@
 """Golden bytes: what the first schema version writes. A change here breaks every log that exists."""
 
+from pathlib import Path
+from typing import get_args
+
 import msgspec
 
+from slipstream_api.render import v2
+from slipstream_api.render.v1 import V1Renderer
+from slipstream_nats.tail import TailRecord
+from slipstream_projector.reducers import reduce
 from slipstream_schemas import run_state as rs
+from slipstream_schemas.channels import ChannelFilter, parse_channels
 from slipstream_schemas.lines import encode_line
 from slipstream_schemas.record import OpenMessage, OpenState, RecordHeader, header_value, parse_header
 from slipstream_schemas.state_updates import StateUpdated, update_state
+from slipstream_schemas.subjects import Scope
 from slipstream_schemas.terminal import Interrupt, terminal_body
+from testkit.client import ALL_CHANNELS
 
 HEADER = '1 run-1 2 3 [[[["a:1"],"m","llm",513,"n"]],[["a:1"]]]'
 LINE = (
@@ -61,3 +71,53 @@ def test_a_transition_of_the_time_before_state_updates() -> None:
     known = rs.decode_transition(STARTED_BEFORE_STATE_UPDATES).state
     assert (known.fence, known.running) == (0, rs.decode_transition(STARTED).state.running)
     update_state(msgspec.structs.replace(known, running=None), "c", 9, StateUpdated("checkpoint", "idle", 9))
+
+
+# The log of a thread to which everything happened, as the first schema version wrote it (tests/golden/record.py).
+
+WITHOUT_ROWS = {"run_released", "run_cancel_requested"}
+"""A running run that shall stop has its row changed when it ends."""
+FOLDER = Path(__file__).parents[1] / "golden" / "1"
+SCOPE = Scope("local")
+
+
+class Stored(msgspec.Struct):
+    """A message of a golden log."""
+
+    seq: int
+    at_ms: int
+    header: str
+    body: str
+
+
+def golden(name: str) -> list[Stored]:
+    return [msgspec.json.decode(line, type=Stored) for line in (FOLDER / name).read_bytes().splitlines()]
+
+
+def test_every_transition_of_the_first_version_is_read_and_written_alike() -> None:
+    life = golden("control.jsonl")
+    for stored in life:
+        transition = rs.decode_transition(stored.body.encode())
+        assert transition.name == stored.header
+        assert rs.encode_transition(transition).decode() == stored.body
+        assert reduce(transition, SCOPE, "golden", stored.seq) or transition.name in WITHOUT_ROWS
+    assert {stored.header for stored in life} | {"thread_settled"} == set(get_args(rs.TransitionName))
+
+
+def test_every_record_of_the_first_version_is_read_and_rendered() -> None:
+    runs: dict[str, V1Renderer] = {}
+    seqs: list[int] = []
+    for stored in golden("threads.jsonl"):
+        header = parse_header(stored.header)
+        assert header_value(header) == stored.header
+        record = TailRecord(stored.seq, header, stored.body.encode(), stored.at_ms)
+        for frame in v2.frames(record, ChannelFilter(parse_channels(ALL_CHANNELS))):
+            cursor, _, body = frame.removeprefix(b"id: ").removesuffix(b"\n\n").split(b"\n", 2)
+            event = msgspec.json.decode(body.removeprefix(b"data: "))
+            assert (event["type"], event["seq"]) == ("event", int(cursor))
+            seqs.append(event["seq"])
+        runs.setdefault(header.run_id, V1Renderer(header.run_id, ("values", "updates", "messages-tuple"))).feed(record)
+    assert seqs == sorted(set(seqs)) and len(seqs) > 250
+    ended = [run for run in runs.values() if run.done]
+    assert len(ended) == 9 and sum(run.error is not None for run in ended) == 0
+    assert [run.values["count"] for run in runs.values() if not run.done] == [7], "the posted state"
