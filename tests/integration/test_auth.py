@@ -2,21 +2,25 @@
 
 import asyncio
 import itertools
+import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 from websockets.exceptions import InvalidStatus
 
 from testkit import guarded
 from testkit.client import REQUEST_DEADLINE_S, Frame, frames, new_thread
-from testkit.guarded import SAMPLES, SECRET, Things, headers, place, routes
+from testkit.guarded import COMMANDS, SAMPLES, SECRET, Things, headers, place, routes
 from testkit.servers import NatsServer, fresh_database
 from testkit.sockets import Socket
 from testkit.stack import REPOSITORY, Stack
+from testkit.witness import api_of, witnessed
 
+UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 GUARDED = [route for route, is_open in routes() if not is_open]
 SILENT = [route for route, sample in SAMPLES.items() if sample.shows == "silent"]
 ASKED = [route for route in GUARDED if route not in SILENT]
@@ -124,6 +128,36 @@ async def test_a_stranger_learns_nothing(guarded_stack: Stack, things: Things, r
 
 
 @pytest.mark.usefixtures("unharmed")
+@pytest.mark.filterwarnings("ignore:.*deprecated inferred style")
+async def test_a_strange_id_and_an_unused_one_are_the_same_work(guarded_stack: Stack, things: Things) -> None:
+    """The time that a refusal takes tells nothing when what is asked of NATS and of Postgres is the same, in order."""
+    asked = [(*place(route), SAMPLES[route].body, SAMPLES[route].query) for route in ASKED
+             if SAMPLES[route].shows in ("same", "none")]  # fmt: skip
+    path = "/threads/<thread_id>/commands"
+    asked += [("POST", path, {"id": 1, "method": each, "params": params}, {}) for each, params in COMMANDS.items()]
+    differ: dict[str, Any] = {}
+    async with api_of(guarded_stack) as client_of:
+
+        async def work(http: httpx.AsyncClient, named: Things, sample: tuple[str, str, Any, dict[str, str]]) -> Any:
+            method, path, body, query = map(named.put_into, sample)
+            with witnessed() as seen:
+                await http.request(method, path, json=body, params=query)
+                await asyncio.sleep(0)  # Postgres' statements are noted a moment later
+            return [UUID.sub("<made>", named.take_out_of(each)) for each in seen]
+
+        for stranger in STRANGERS:
+            async with client_of(headers(stranger)) as http:
+                for sample in asked:
+                    found = [await work(http, named, sample) for named in (things, guarded.nobodys())]
+                    if found[0] != found[1]:
+                        differ[f"{sample} ({stranger})"] = found
+        async with client_of(headers("alice")) as http:
+            one = ("GET", "/threads/<thread_id>", None, dict[str, str]())
+            assert await work(http, things, one) != await work(http, guarded.nobodys(), one), "nothing is witnessed"
+    assert differ == {}
+
+
+@pytest.mark.usefixtures("unharmed")
 async def test_ids_of_another_tenant_are_free(guarded_stack: Stack, things: Things) -> None:
     async with client(guarded_stack, "carol") as carol:
         for path, body in (
@@ -135,21 +169,11 @@ async def test_ids_of_another_tenant_are_free(guarded_stack: Stack, things: Thin
             (await carol.delete(f"{path}/{next(reversed(body.values()))}")).raise_for_status()
 
 
-@pytest.mark.parametrize("method", ["run.start", "input.respond", "agent.getTree", "state.get", "state.listCheckpoints",
-                                    "state.fork", "subscription.reconnect"])  # fmt: skip
+@pytest.mark.parametrize("method", COMMANDS)
 @pytest.mark.parametrize("stranger", STRANGERS)
 @pytest.mark.usefixtures("unharmed")
 async def test_commands_on_a_strange_thread(guarded_stack: Stack, things: Things, method: str, stranger: str) -> None:
-    samples: dict[str, dict[str, Any]] = {
-        "run.start": {"assistant_id": "<assistant_id>", "input": {}},
-        "input.respond": {"interrupt_id": "0" * 32, "namespace": [], "response": "yes"},
-        "agent.getTree": {"run_id": "<run_id>"},
-        "state.get": {"namespace": []},
-        "state.listCheckpoints": {},
-        "state.fork": {"checkpoint_id": "<checkpoint_id>"},
-        "subscription.reconnect": {"run_id": "<run_id>", "subscriptions": [], "last_event_id": "1"},
-    }
-    params, answers = samples[method], list[str]()
+    params, answers = COMMANDS[method], list[str]()
     for named in (things, guarded.nobodys()):
         body = named.put_into({"id": 1, "method": method, "params": params})
         async with client(guarded_stack, stranger) as http:
@@ -233,3 +257,120 @@ async def test_a_socket_without_an_identity_is_refused(guarded_stack: Stack, thi
         async with Socket(guarded_stack.url, things.thread_id):
             pass
     assert refused.value.response.status_code == 401
+
+
+OWN_THREAD = [
+    route for route in GUARDED if re.search("{(run|checkpoint)_id:str}|/state/checkpoint|/runs/cancel", route)
+]
+"""What names a thread and something in it."""
+
+
+@pytest.mark.usefixtures("unharmed")
+async def test_strange_runs_and_checkpoints_are_not_reached_through_ones_own_thread(
+    guarded_stack: Stack, things: Things
+) -> None:
+    async with client(guarded_stack, "bob") as bob:
+        own = (await bob.post("/threads", json={"metadata": {"graph_id": "chat"}})).json()["thread_id"]
+        for route in OWN_THREAD:
+            strange, unused = (msgspec.structs.replace(each, thread_id=own) for each in (things, guarded.nobodys()))
+            found = await ask(bob, route, strange)
+            assert found == await ask(bob, route, unused) and SECRET not in found[1], route
+        placed = {"thread_id": things.thread_id, "checkpoint_id": things.checkpoint_id, "checkpoint_ns": ""}
+        mine = {"messages": [{"role": "human", "content": "mine"}]}
+        for body in (
+            {"config": {"configurable": placed}},
+            {"checkpoint": placed},
+            {"checkpoint_id": placed["thread_id"]},
+        ):
+            answer = await bob.post(f"/threads/{own}/runs/wait", json={"assistant_id": "chat", "input": mine, **body})
+            assert SECRET not in answer.text
+        asked: dict[str, Any] = {
+            "state": {"checkpoint": placed, "values": mine},
+            "history": {"before": {"configurable": placed}, "checkpoint": placed},
+        }
+        for path, said in asked.items():
+            assert SECRET not in (await bob.post(f"/threads/{own}/{path}", json=said)).text
+        assert SECRET not in (await bob.get(f"/threads/{own}/history", params={"limit": 50})).text
+        # Some of many: what is one's own goes, the rest stays and is not counted.
+        some = {"thread_ids": [own, things.thread_id, new_thread()]}
+        assert (await bob.post("/threads/prune", json=some)).json() == {"pruned_count": 1}
+
+
+@pytest.mark.usefixtures("unharmed")
+async def test_stopping_everything_stops_ones_own(guarded_stack: Stack) -> None:
+    async with AsyncExitStack() as open_ones:
+        alice, *strangers = [
+            await open_ones.enter_async_context(client(guarded_stack, who)) for who in ("alice", *STRANGERS)
+        ]
+        thread_id, counting = new_thread(), {"steps": 20, "delay_s": 0.1}
+        body = {"assistant_id": "counter", "input": counting, "if_not_exists": "create"}
+        made = (await alice.post(f"/threads/{thread_id}/runs", json=body)).json()
+        for stranger in strangers:
+            for status in ("all", "pending", "running"):
+                assert (await stranger.post("/runs/cancel", json={"status": status})).status_code == 204
+        (await alice.get(f"/threads/{thread_id}/runs/{made['run_id']}/join")).raise_for_status()
+        run = (await alice.get(f"/threads/{thread_id}/runs/{made['run_id']}")).json()
+        assert run["status"] == "success"
+        (await alice.delete(f"/threads/{thread_id}")).raise_for_status()
+
+
+@pytest.mark.usefixtures("unharmed")
+async def test_an_assistant_goes_with_ones_own_threads_alone(guarded_stack: Stack) -> None:
+    async with client(guarded_stack, "alice") as alice, client(guarded_stack, "bob") as bob:
+        made = (await bob.post("/assistants", json={"graph_id": "chat"})).json()["assistant_id"]
+        about = {"metadata": {"assistant_id": made}}
+        kept, gone = [(await http.post("/threads", json=about)).json()["thread_id"] for http in (alice, bob)]
+        (await bob.delete(f"/assistants/{made}", params={"delete_threads": "true"})).raise_for_status()
+        assert (await alice.get(f"/threads/{kept}")).status_code == 200
+        assert (await bob.get(f"/threads/{gone}")).status_code == 404
+        (await alice.delete(f"/threads/{kept}")).raise_for_status()
+
+
+async def test_a_cursor_beyond_the_end_tells_nothing_of_the_end(guarded_stack: Stack, things: Things) -> None:
+    answers: list[Any] = []
+    for thread_id in (things.thread_id, new_thread()):
+        async with Socket(guarded_stack.url, thread_id, headers=headers("bob")) as socket:
+            spoken = await socket.command("subscription.subscribe", channels=["values"], since=2**52)
+            spoken["result"].pop("subscription_id")
+        async with client(guarded_stack, "bob") as bob:
+            asked = {**guarded.STREAMED, "since": 2**52}
+            async with bob.stream("POST", f"/threads/{thread_id}/stream/events", json=asked) as answer:
+                first = await anext(frames(answer.aiter_bytes()))
+            joined = await bob.get(f"/threads/{thread_id}/stream", headers={"last-event-id": str(2**52)})
+        answers.append((spoken, answer.status_code, first.data, joined.status_code, joined.text, socket.seen))
+    assert answers[0] == answers[1]
+
+
+async def test_pages_count_what_is_ones_own(guarded_stack: Stack) -> None:
+    async with client(guarded_stack, "bob") as bob:
+        for what in ("threads", "assistants", "runs/crons"):
+            for offset in (0, 1, 50):
+                asked = {"metadata": {"note": SECRET}, "offset": offset, "limit": 1}
+                answer = await bob.post(f"/{what}/search", json=asked)
+                assert (answer.json(), answer.headers["x-pagination-total"]) == ([], "0"), (what, offset)
+
+
+async def test_what_is_open_to_everybody_names_nobody(guarded_stack: Stack, things: Things) -> None:
+    """Counts of routes and of runs there are; ids, tenants, users and content there are not."""
+    names = [*(getattr(things, name) for name in Things.__struct_fields__), SECRET, "acme", "umbrella", "alice", "bob"]
+    async with httpx.AsyncClient(base_url=guarded_stack.url) as nobody:
+        for route, is_open in routes():
+            if is_open:
+                text = (await nobody.get(place(route)[1])).text
+                assert not [name for name in names if name in text], route
+
+
+@pytest.mark.parametrize("path", ["/threads/{}/", "//threads/{}", "/threads//{}", "/threads/{}/.", "/ok/../threads/{}"])
+async def test_another_spelling_of_a_path_opens_nothing(guarded_stack: Stack, things: Things, path: str) -> None:
+    address = httpx.URL(guarded_stack.url)
+    for method in ("GET", "HEAD", "OPTIONS", "POST"):
+        raw = f"{method} {path.format(things.thread_id)} HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n"
+        reader, writer = await asyncio.open_connection(address.host, address.port)
+        writer.write(raw.encode())
+        async with asyncio.timeout(REQUEST_DEADLINE_S):
+            answer = (await reader.read()).decode()
+        writer.close()
+        # An OPTIONS names methods of the path's pattern, not of the thread.
+        status = int(answer.split(" ", 2)[1])
+        assert status in (401, 404, 405) or (method == "OPTIONS" and status == 204), answer
+        assert SECRET not in answer

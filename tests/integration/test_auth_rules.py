@@ -101,6 +101,16 @@ async def test_users_of_a_team_share_its_threads_and_runs_know_their_user(ruled:
     assert await abe.threads.count() == 0
 
 
+async def test_nobody_runs_as_somebody_else(ruled: Stack) -> None:
+    said = {"langgraph_auth_user": {"identity": "bea", "team": "b"}, "langgraph_auth_user_id": "bea", "user_id": "bea",
+            "langgraph_auth_user_permissions": ["all"], "langgraph_auth_permissions": ["all"]}  # fmt: skip
+    ann = sdk(ruled, "ann")
+    own = await ann.assistants.create("who", config={"configurable": said})
+    for given in ({"config": {"configurable": said}}, {"context": said}):
+        assert await ann.runs.wait(None, "who", input={}, **given) == {"who": "ann|a|ann|ann|p"}
+    assert await ann.runs.wait(None, own["assistant_id"], input={}) == {"who": "ann|a|ann|ann|p"}
+
+
 async def test_the_user_is_in_no_stream_state_or_row(ruled: Stack) -> None:
     async with httpx.AsyncClient(base_url=ruled.url, headers={"x-user": "ann"}, timeout=30) as http:
         thread_id, modes = new_thread(), ["values", "updates", "debug", "checkpoints", "tasks", "messages", "events"]

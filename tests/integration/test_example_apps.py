@@ -8,6 +8,8 @@ from typing import Any, Final
 import httpx
 import pytest
 from langgraph_sdk import get_client, get_sync_client
+from langgraph_sdk.client import SyncLangGraphClient
+from langgraph_sdk.errors import APIStatusError
 
 from testkit.dev_server import DevServer
 from testkit.sdk import within
@@ -39,8 +41,18 @@ def last_text(values: Any) -> str:
     return str(values["messages"][-1]["content"])
 
 
+def customer(server: DevServer, name: str) -> SyncLangGraphClient:
+    """The stock client of one of the agency's customers."""
+    return get_sync_client(url=server.url, headers=bearer(name))
+
+
+def bearer(name: str) -> dict[str, str]:
+    """What a customer sends."""
+    return {"authorization": f"Bearer {name}-token"}
+
+
 def test_an_application_written_for_aegra(aegra: DevServer) -> None:
-    sdk = get_sync_client(url=aegra.url)
+    sdk = customer(aegra, "ada")
     assert {each["graph_id"] for each in sdk.assistants.search()} == {"concierge", "booking"}
     thread = sdk.threads.create()["thread_id"]
 
@@ -56,7 +68,8 @@ def test_an_application_written_for_aegra(aegra: DevServer) -> None:
     assert "".join(tokens) == "Slow Trains: Lisbon is 120 euros." and len(tokens) > 2
     values = within(lambda: sdk.runs.wait(None, "concierge", input=AGAIN, context={"customer": "ada"}))
     assert last_text(values) == "Slow Trains: Lisbon is 120 euros.", "the store is shared by all threads"
-    assert sdk.store.get_item(["customers", "ada"], "city")["value"] == {"name": "Lisbon"}
+    city: Any = sdk.store.get_item(["customers", "ada"], "city")
+    assert city["value"] == {"name": "Lisbon"}
 
     booking = sdk.threads.create()["thread_id"]
     config: Any = {"configurable": {"first_class": True}}
@@ -66,12 +79,35 @@ def test_an_application_written_for_aegra(aegra: DevServer) -> None:
     done = within(lambda: sdk.runs.wait(booking, "booking", command={"resume": "yes"}, config=config))
     assert done == {"city": "Oslo", "price": 300, "booked": True}
 
-    with httpx.Client(base_url=aegra.url, headers={"origin": "http://localhost:3000"}) as page:
-        assert page.get("/").json() == {"agency": "open"} and page.get("/fares").json()["Oslo"] == 150
+    its_rules_hold(aegra, thread)
+    with httpx.Client(base_url=aegra.url, headers={"origin": "http://localhost:3000", **bearer("grace")}) as page:
+        assert page.get("/").json() == {"agency": "open", "customer": "Grace"}
+        assert page.get("/fares").json()["Oslo"] == 150
         answer = page.get("/fares")
         assert answer.headers["access-control-allow-origin"] == "http://localhost:3000"
         assert answer.headers["access-control-allow-credentials"] == "true"
         assert page.get("/info").json()["flags"]["assistants"], "what it does not serve is ours"
+
+
+def its_rules_hold(server: DevServer, thread_id: str) -> None:
+    """A customer has their own threads and notes; a stranger has nothing, the agency's own pages included."""
+    ada, grace = customer(server, "ada"), customer(server, "grace")
+    assert (ada.threads.get(thread_id)["metadata"] or {})["owner"] == "ada"
+    assert grace.threads.search() == [] and len(ada.threads.search()) == 3
+    notes = ["customers", "ada"]
+    for asked, status in (
+        (lambda: grace.threads.get(thread_id), 404),
+        (lambda: grace.runs.wait(thread_id, "concierge", input=AGAIN), 404),
+        (lambda: grace.store.get_item(notes, "city"), 403),
+        (lambda: ada.threads.delete(thread_id), 403),
+        (lambda: ada.assistants.create("concierge"), 403),
+        (lambda: customer(server, "mallory").threads.search(), 401),
+    ):
+        with pytest.raises((APIStatusError, httpx.HTTPStatusError)) as refused:
+            asked()
+        assert refused.value.response.status_code == status
+    for path in ("/", "/fares"):
+        assert httpx.get(f"{server.url}{path}").status_code == 401
 
 
 async def test_an_application_written_for_langgraph_dev(langgraph_dev: DevServer) -> None:

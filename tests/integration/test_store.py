@@ -239,6 +239,24 @@ async def test_a_tenant_sees_its_own_items_alone(pool: Pool) -> None:
     assert await one.aget(("shared",), "k") is not None and await two.aget(("shared",), "k") is None
 
 
+async def test_names_that_begin_alike_or_look_like_patterns_are_strangers(pool: Pool) -> None:
+    """Rules give a user the namespace of their name; a search below it must not find those of longer names."""
+    settings = semantic()
+    await set_up_store(pool, settings)
+    tenants = {name: TenantStore(pool, name, settings) for name in ("a_b", "a_bc", "axb")}
+    for tenant, store in tenants.items():
+        for label in ("bob", "bobby", "b_b", "%", "bo", "*"):
+            await store.aput((label, "notes"), "k", {"owner": f"{tenant}/{label}"})
+    for tenant, store in tenants.items():
+        for label in ("bob", "bo", "b_b", "%"):
+            for query in (None, "owner"):
+                found = await store.asearch((label,), query=query, limit=100)
+                assert [each.value["owner"] for each in found] == [f"{tenant}/{label}"]
+            assert await store.alist_namespaces(prefix=(label,)) == [(label, "notes")]
+        everything = await store.asearch((), limit=100)
+        assert {each.value["owner"].partition("/")[0] for each in everything} == {tenant}
+
+
 async def test_what_a_graph_may_not_store(pool: Pool) -> None:
     await set_up_store(pool, StoreSettings())
     store = TenantStore(pool, "t", StoreSettings())

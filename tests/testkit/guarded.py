@@ -170,6 +170,15 @@ SAMPLES: Final[dict[str, Sample]] = {
     f"WS {IN_THREAD}/stream": Sample("silent"),
     f"WS {IN_THREAD}/stream/events": Sample("silent"),
 }
+COMMANDS: Final[dict[str, dict[str, Any]]] = {
+    "run.start": {"assistant_id": "<assistant_id>", "input": {}},
+    "input.respond": {"interrupt_id": "0" * 32, "namespace": [], "response": "yes"},
+    "agent.getTree": {"run_id": "<run_id>"},
+    "state.get": {"namespace": []},
+    "state.listCheckpoints": {},
+    "state.fork": {"checkpoint_id": "<checkpoint_id>"},
+    "subscription.reconnect": {"run_id": "<run_id>", "subscriptions": [], "last_event_id": "1"},
+}
 
 
 def routes() -> list[tuple[str, bool]]:

@@ -26,6 +26,7 @@ from slipstream_schemas.user_code import BadConfig
 
 ALICE = Caller(identity="alice", user="alice")
 SHORT_S = 0.02
+NOWHERE: Any = ({}, None)
 
 
 def register(auth: Auth, authenticate: Any) -> None:
@@ -123,7 +124,7 @@ async def test_a_handler_that_takes_too_long_is_no_answer() -> None:
     slow = Auth()
     register(slow, lambda: time.sleep(10 * SHORT_S))
     with pytest.raises(Unavailable):
-        await Handlers(slow, SHORT_S).authenticate({})
+        await Handlers(slow, SHORT_S).authenticate({}, NOWHERE)
     assert 0 < AUTH_HANDLER_DEADLINE_S <= 10 and AUTH_THREADS > 1
 
 
@@ -145,7 +146,7 @@ async def test_authenticate_gets_what_it_names_and_says_401_or_403() -> None:
         ({"path": "/x", "authorization": "x"}, 403, "Forbidden"),
     ):
         with pytest.raises(Denied, match=f"^{detail.replace('?', '.')}$") as denied:
-            await handlers.authenticate(arguments)
+            await handlers.authenticate(arguments, NOWHERE)
         assert denied.value.status == status
         assert bool(denied.value.headers) == (status == 401)
 

@@ -102,14 +102,14 @@ def test_a_file_that_cannot_be_used_says_why(tmp_path: Path, http: dict[str, Any
         load_http_settings(config_of(tmp_path, **http))
 
 
-def test_own_routes_that_ask_for_auth_are_not_served_without(tmp_path: Path) -> None:
+def test_own_routes_that_ask_for_auth_without_any_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "langgraph.json"
     http = {"app": "json:loads", "enable_custom_route_auth": True}
     path.write_text(json.dumps({"http": http, "auth": {"path": "./auth.py:auth"}}))
-    with pytest.raises(BadConfig, match="enable_custom_route_auth"):
-        load_http_settings(path)
+    assert load_http_settings(path).config.enable_custom_route_auth and not caplog.text
     path.write_text(json.dumps({"http": http}))
     assert load_http_settings(path).app is json.loads
+    assert "enable_custom_route_auth has no effect without `auth`" in caplog.text
 
 
 def test_an_aegra_file_stands_in_and_keeps_its_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""The agency's own page and prices, beside the API. Plain ASGI, so that nothing need be installed.
+"""The agency's own page and prices, beside the API and for customers alone. Plain ASGI: nothing need be installed.
 
 A FastAPI application, which Aegra insists on, is served in the same way.
 """
@@ -18,7 +18,7 @@ async def app(
     """Serve `/` and `/fares`."""
     if scope["type"] != "http":
         raise NotImplementedError(scope["type"])
-    pages = {"/": {"agency": "open"}, "/fares": FARES}
+    pages = {"/": {"agency": "open", "customer": scope["user"].display_name}, "/fares": FARES}
     found = pages.get(scope["path"])
     headers = [(b"content-type", b"application/json")]
     await send({"type": "http.response.start", "status": 200 if found else 404, "headers": headers})

@@ -17,8 +17,10 @@ from slipstream_api.auth.loading import load_handlers
 from slipstream_api.auth.middleware import authenticating
 from slipstream_api.context import Context
 from slipstream_api.custom_app import Beside, behind_middleware, inner_middleware, lifespan_of
+from slipstream_api.custom_auth import guarded
 from slipstream_api.http_settings import CorsSettings, HttpSettings
 from slipstream_api.inbound import HeaderChoice, Inbound
+from slipstream_api.origins import Origins
 from slipstream_api.route_groups import enabled, own_paths
 from slipstream_api.routes import (
     assistant_graphs,
@@ -125,10 +127,13 @@ async def serving(context: Context, http: HttpSettings) -> AsyncIterator[ASGIApp
     app: ASGIApp = create_app(context, http)
     if http.config.configurable_headers is not None:
         app = Inbound(app, HeaderChoice(http.config.configurable_headers))
+    cors = cors_of(http)
+    app = Origins(app, cors)
     if http.app is None:
         yield app
         return
     app = behind_middleware(app, http)
-    own = own_paths(enabled(ROUTES, http.disabled))
+    own, theirs = own_paths(enabled(ROUTES, http.disabled)), guarded(http, context, cors)
+    is_guarded = http.config.enable_custom_route_auth and context.handlers is not None
     async with lifespan_of(http.app) as state:
-        yield Beside(app, http.app, own, cors_of(http), state)
+        yield Beside(app, theirs, own, cors, state, is_guarded=is_guarded)

@@ -12,7 +12,7 @@ The user's code shares the event loop of the API: what blocks it blocks every st
 import asyncio
 import logging
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -29,6 +29,7 @@ from slipstream_schemas.user_code import BadConfig
 log = logging.getLogger("slipstream.api")
 
 NOT_FOUND: Final = 404
+REFUSED: Final = frozenset({401, 403})
 Middleware = tuple[Any, tuple[Any, ...], dict[str, Any]]
 
 
@@ -68,12 +69,17 @@ def behind_middleware(ours: ASGIApp, http: HttpSettings) -> ASGIApp:
 
 
 class Beside:
-    """Our application and the user's. `state` is what the lifespan of the latter has made."""
+    """Our application and the user's. `state` is what the lifespan of the latter has made.
+
+    `is_guarded`: theirs refuses whom it does not know, and ours answers them on the one path that both may have.
+    """
 
     def __init__(
-        self, ours: ASGIApp, theirs: Any, own: re.Pattern[str], cors: CORSConfig, state: dict[str, Any]
-    ) -> None:
+        self, ours: ASGIApp, theirs: Any, own: re.Pattern[str], cors: CORSConfig, state: dict[str, Any],
+        *, is_guarded: bool = False,
+    ) -> None:  # fmt: skip
         self._ours, self._theirs, self._own, self._cors, self._state = ours, theirs, own, cors, state
+        self._not_theirs = {NOT_FOUND, *(REFUSED if is_guarded else ())}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request or a socket."""
@@ -87,9 +93,9 @@ class Beside:
         if path != SHADOWABLE or scope["type"] != ScopeType.HTTP:
             await self._theirs(given, receive, shown)
             return
-        answer = _UnlessNotFound(shown)
+        answer = _Unless(self._not_theirs, shown)
         await self._theirs(given, receive, answer)
-        if answer.was_not_found:
+        if answer.is_withheld:
             await self._ours(scope, receive, send)
 
     def _readable(self, scope: Scope, send: Send) -> Send:
@@ -112,18 +118,18 @@ class Beside:
         return shown
 
 
-class _UnlessNotFound:
-    """Sends an answer on, unless it is a 404."""
+class _Unless:
+    """Sends an answer on, unless its status is one of these."""
 
-    def __init__(self, send: Send) -> None:
-        self._send = send
-        self.was_not_found = False
+    def __init__(self, statuses: Collection[int], send: Send) -> None:
+        self._statuses, self._send = statuses, send
+        self.is_withheld = False
 
     async def __call__(self, message: Any) -> None:
         """Send a message, or swallow it."""
         if message["type"] == "http.response.start":
-            self.was_not_found = message["status"] == NOT_FOUND
-        if not self.was_not_found:
+            self.is_withheld = message["status"] in self._statuses
+        if not self.is_withheld:
             await self._send(message)
 
 

@@ -100,9 +100,8 @@ def _config(path: Path, file: _File) -> HttpConfig:
         raise BadConfig(f"{path}: `http` is not usable: {error}") from error
     if config.mount_prefix not in (None, "", "/"):
         raise BadConfig(f"{path}: `http.mount_prefix` is not supported; let a proxy in front of the server take it off")
-    if config.enable_custom_route_auth and file.auth is not None:
-        text = "`http.enable_custom_route_auth` is not supported: your own routes would be open to everybody"
-        raise BadConfig(f"{path}: {text}")
+    if config.enable_custom_route_auth and file.auth is None:
+        log.warning("%s: http.enable_custom_route_auth has no effect without `auth`", path.name)
     unread = sorted(set(given) - set(HttpConfig.__struct_fields__))
     if unread:
         log.warning("%s: no effect here: %s", path.name, ", ".join(f"http.{name}" for name in unread))

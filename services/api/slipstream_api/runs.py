@@ -20,6 +20,7 @@ from slipstream_schemas.codec import to_plain
 from slipstream_schemas.errors import InvalidArgument, NoSuchGraph, NotFound
 from slipstream_schemas.ids import derived_id, new_run_id
 from slipstream_schemas.limits import AFTER_SECONDS_MAX, CREATE_PROJECTION_WAIT_S
+from slipstream_schemas.metadata_filter import MetadataFilter
 from slipstream_schemas.terminal import running_line, terminal_body
 from slipstream_schemas.traceparent import carried
 
@@ -121,8 +122,10 @@ async def resolve(
     if _one_of(body.if_not_exists, ("reject", "create"), "reject", "if_not_exists") == "create":
         creates_thread = True
     run_id = new_run_id() if key is None else derived_id("run", *context.caller.parts, thread_id, key)
-    body = await _permitted(context, thread_id, run_id, body, creates_thread=creates_thread)
+    body, found = await _permitted(context, thread_id, run_id, body, creates_thread=creates_thread)
+    # The assistant first: a run that would make its thread then does the same work for an id that is taken, too.
     assistant = await _assistant(context, body.assistant_id)
+    await access.check_new_thread(context, thread_id, found, may_create=creates_thread, text=NO_PLACE)
     if body.webhook is not None:
         webhook_urls.parse(body.webhook, allow_private=context.settings.webhook_allow_private)
     config, given = configs.for_run(assistant, body.config, body.context)
@@ -160,10 +163,10 @@ async def resolve(
 
 async def _permitted(
     context: Context, thread_id: str, run_id: str, body: RunCreate, *, creates_thread: bool
-) -> RunCreate:
-    """The request as the caller's handlers leave it. Raises: Forbidden, NotFound, Unavailable."""
+) -> tuple[RunCreate, MetadataFilter | None]:
+    """The request as the caller's handlers leave it, and the filter for its thread. Raises: Forbidden, Unavailable."""
     if not context.asks:
-        return body
+        return body, None
     said: dict[str, Any] = {name: getattr(body, name) for name in CHANGEABLE}
     value: dict[str, Any] = {
         "thread_id": thread_id, "assistant_id": body.assistant_id, "run_id": run_id, "status": "pending",
@@ -172,8 +175,7 @@ async def _permitted(
         "if_not_exists": "create" if creates_thread else "reject", "kwargs": said,
     }  # fmt: skip
     found = await access.permit(context, "threads", "create_run", value)
-    await access.check_new_thread(context, thread_id, found, may_create=creates_thread, text=NO_PLACE)
-    return changed(body, {"metadata": value.get("metadata"), **{name: said.get(name) for name in CHANGEABLE}})
+    return changed(body, {"metadata": value.get("metadata"), **{name: said.get(name) for name in CHANGEABLE}}), found
 
 
 async def accept(

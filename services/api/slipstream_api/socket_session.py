@@ -38,7 +38,6 @@ from slipstream_schemas.errors import Forbidden, NotFound, Rejected, SlipstreamE
 from slipstream_schemas.ids import check_thread_id
 from slipstream_schemas.limits import SOCKET_SUBSCRIPTIONS_MAX, SSE_SEND_DEADLINE_S, SSE_SLICE_EVENTS_MAX
 from slipstream_schemas.seq import last_of, pack
-from slipstream_schemas.subjects import thread_key
 
 log = logging.getLogger("slipstream.socket")
 
@@ -238,7 +237,7 @@ class Session:
         changed = asyncio.create_task(self._changed.wait())
         position = since
         is_watcher = all(each.chosen.channels <= WATCHER for each in active.values())
-        joined = context.readers.joined(thread_key(context.scope, self._thread_id), self._client, is_watcher=is_watcher)
+        joined = context.readers.joined(context.own_key(self._thread_id), self._client, is_watcher=is_watcher)
         try:
             with joined as reader:
                 async with aclosing(following.follow(context, self._thread_id, since, watch, reader)) as batches:

@@ -5,14 +5,16 @@ which brings LangChain along, is imported by the user's module alone.
 """
 
 import asyncio
+import functools
 import inspect
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 from slipstream_api.auth.caller import Caller, caller_of
 from slipstream_api.auth.denied import Denied
+from slipstream_api.auth.injection import Arriving, Injection, signature_of
 from slipstream_schemas.errors import Forbidden, Rejected, SlipstreamError, Unavailable
 from slipstream_schemas.limits import AUTH_HANDLER_DEADLINE_S, AUTH_THREADS
 from slipstream_schemas.metadata_filter import MetadataFilter, parse_filter
@@ -32,6 +34,9 @@ Handler = Callable[..., Any]
 class Handlers:
     """What one `Auth` object holds. Raises: Rejected when it cannot be used."""
 
+    reads_text = False
+    """Whether the handlers list headers as text, as Aegra gives them, and not as bytes."""
+
     def __init__(self, auth: Any, deadline_s: float = AUTH_HANDLER_DEADLINE_S) -> None:
         try:
             self._specific: dict[tuple[str, str], list[Handler]] = auth._handlers
@@ -43,7 +48,8 @@ class Handlers:
         if authenticate is None:
             raise Rejected("the Auth object has no @auth.authenticate handler")
         self._authenticate, self._deadline_s = authenticate, deadline_s
-        self.arguments = _arguments(authenticate)
+        self._injection = Injection(authenticate)
+        self.arguments = _arguments(authenticate, self._injection.names)
         self._threads = ThreadPoolExecutor(AUTH_THREADS, "auth")
 
     @property
@@ -51,10 +57,15 @@ class Handlers:
         """Whether there is any `on` handler: without one, whoever is authenticated may do everything in its tenant."""
         return bool(self._specific or self._global)
 
-    async def authenticate(self, arguments: Mapping[str, object]) -> Caller:
-        """Who calls. `arguments` are those that the handler asks for. Raises: Denied (401 or 403), Unavailable."""
+    async def authenticate(self, arguments: Mapping[str, object], arriving: Arriving) -> Caller:
+        """Who calls. `arguments` are those of `self.arguments`. Raises: Denied (401 or 403), Unavailable."""
         try:
-            return caller_of(await self._call(self._authenticate, dict(arguments)))
+            called = functools.partial(self._invoke, self._authenticate)
+            if self._injection.names:
+                answer = self._injection.call(called, arguments, arriving)
+            else:
+                answer = called(dict(arguments))
+            return caller_of(await self._in_time(_name(self._authenticate), answer))
         except Unavailable:
             raise
         except Rejected as error:
@@ -102,24 +113,31 @@ class Handlers:
 
     async def _call(self, handler: Handler, arguments: dict[str, Any]) -> Any:
         """Call a handler within its deadline. Raises: Unavailable, and what the handler raises."""
+        return await self._in_time(_name(handler), self._invoke(handler, arguments))
+
+    async def _invoke(self, handler: Handler, arguments: dict[str, Any]) -> Any:
+        if inspect.iscoroutinefunction(handler):
+            return await handler(**arguments)
         loop = asyncio.get_running_loop()
+        result = await loop.run_in_executor(self._threads, lambda: handler(**arguments))
+        return await result if inspect.isawaitable(result) else result
+
+    async def _in_time(self, name: str, answer: Coroutine[Any, Any, Any]) -> Any:
+        """Raises: Unavailable for an answer that does not come, and what it raises."""
         limit = asyncio.timeout(self._deadline_s)
         try:
             async with limit:
-                if inspect.iscoroutinefunction(handler):
-                    return await handler(**arguments)
-                result = await loop.run_in_executor(self._threads, lambda: handler(**arguments))
-                return await result if inspect.isawaitable(result) else result
+                return await answer
         except TimeoutError as error:
             if not limit.expired():
                 raise
-            log.error("the auth handler %s took longer than %.1f s", _name(handler), self._deadline_s)
+            log.error("the auth handler %s took longer than %.1f s", name, self._deadline_s)
             raise Unavailable("authorization takes too long; try again") from error
 
 
-def _arguments(authenticate: Handler) -> tuple[str, ...]:
-    """The names that the handler asks for. Raises: Rejected for one that nobody can give."""
-    parameters = inspect.signature(authenticate).parameters.values()
+def _arguments(authenticate: Handler, injected: frozenset[str]) -> tuple[str, ...]:
+    """The names that the handler asks us for. Raises: Rejected for one that nobody can give."""
+    parameters = [each for each in signature_of(authenticate).parameters.values() if each.name not in injected]
     if any(each.kind == each.VAR_KEYWORD for each in parameters):
         return tuple(name for name in ARGUMENTS if name not in ("request", "body"))
     wanted: list[str] = []
@@ -127,7 +145,9 @@ def _arguments(authenticate: Handler) -> tuple[str, ...]:
         if each.name in ARGUMENTS and each.kind != each.POSITIONAL_ONLY:
             wanted.append(each.name)
         elif each.default is each.empty:
-            text = f"{_name(authenticate)} asks for {each.name!r}; it can have: {', '.join(ARGUMENTS)}"
+            text = (
+                f"{_name(authenticate)} asks for {each.name!r}; it can have: {', '.join(ARGUMENTS)}, FastAPI's Depends"
+            )
             raise Rejected(text)
     return tuple(wanted)
 

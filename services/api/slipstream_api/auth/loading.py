@@ -44,6 +44,7 @@ def load_handlers(path: Path) -> Handlers | None:
         handlers = Handlers(auth)
     except Rejected as error:
         raise BadConfig(f"{what}: {error.message}") from error
+    handlers.reads_text = is_aegra
     rules = "with rules" if handlers.restricts else "without rules: a caller may do everything in its tenant"
     log.info("auth: %s, %s", config.auth.path, rules)
     return handlers

@@ -5,6 +5,7 @@ A browser cannot set headers on a WebSocket: handlers find cookies in `headers` 
 """
 
 import logging
+import sys
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
@@ -15,17 +16,18 @@ from litestar.types import ASGIApp, Receive, Scope, Send
 from slipstream_api.auth.caller import Caller
 from slipstream_api.auth.denied import Denied
 from slipstream_api.auth.handlers import Handlers
+from slipstream_api.auth.headers import Headers
+from slipstream_api.auth.injection import HANDSHAKE_METHOD, request_of
+from slipstream_api.auth.refusals import refuse_socket
 from slipstream_api.bodies import decode
 from slipstream_api.context import Context
-from slipstream_schemas.codec import dumps
-from slipstream_schemas.errors import SlipstreamError, TooLarge, Unavailable
+from slipstream_schemas.errors import SlipstreamError, TooLarge
 from slipstream_schemas.limits import BODY_BYTES_MAX
 
 log = logging.getLogger("slipstream.auth")
 
 OPEN: Final = {"auth": "open"}
 """The `opt` of routes that answer everybody: health and descriptions."""
-HANDSHAKE_METHOD: Final = "GET"
 
 
 def authenticating(context: Context) -> Any:
@@ -33,12 +35,12 @@ def authenticating(context: Context) -> Any:
 
     def wrap(app: ASGIApp) -> ASGIApp:
         async def middleware(scope: Scope, receive: Receive, send: Send) -> None:
-            replayed = _Replay(receive)
+            replayed = Replay(receive)
             try:
                 seen = await _context_of(context, scope, replayed)
             except SlipstreamError as error:
                 if scope["type"] == ScopeType.WEBSOCKET:
-                    await _refuse_socket(scope, send, error)
+                    await refuse_socket(scope, send, error)
                     return
                 raise
             scope["state"]["context"] = seen
@@ -49,16 +51,22 @@ def authenticating(context: Context) -> Any:
     return wrap
 
 
-async def _context_of(context: Context, scope: Scope, receive: "_Replay") -> Context:
+async def _context_of(context: Context, scope: Scope, receive: "Replay") -> Context:
     if context.handlers is None or scope["route_handler"].opt.get("auth") == "open":
         return context.acting_for(Caller())
+    return context.acting_for(await caller_of_request(context, scope, receive))
+
+
+async def caller_of_request(context: Context, scope: Scope, receive: "Replay") -> Caller:
+    """Who sends a request or a handshake. Raises: Denied, Unavailable, TooLarge, InvalidArgument."""
+    assert context.handlers is not None, "without handlers there is nobody to ask"
     wanted = await _arguments(context.handlers, scope, receive)
-    return context.acting_for(await context.handlers.authenticate(wanted))
+    return await context.handlers.authenticate(wanted, (scope, receive))
 
 
-async def _arguments(handlers: Handlers, scope: Scope, receive: "_Replay") -> dict[str, object]:
+async def _arguments(handlers: Handlers, scope: Scope, receive: "Replay") -> dict[str, object]:
     """What the handler asks for, in the form that the SDK documents. Raises: Denied, TooLarge, InvalidArgument."""
-    headers = dict(scope["headers"])
+    headers = Headers(scope["headers"], as_text=handlers.reads_text)
     found: dict[str, object] = {}
     for name in handlers.arguments:
         match name:
@@ -66,28 +74,35 @@ async def _arguments(handlers: Handlers, scope: Scope, receive: "_Replay") -> di
                 if scope["type"] != ScopeType.HTTP:
                     log.error("the authenticate handler asks for %r, which a WebSocket does not have", name)
                     raise Denied(403, "Forbidden")
-                request: Request[Any, Any, Any] = Request(scope, receive)
-                found[name] = request if name == "request" else decode(await receive.body() or b"{}")
+                found[name] = _request(scope, receive) if name == "request" else await _body(receive)
             case "path":
                 found[name] = scope["path"]
             case "method":
                 found[name] = str(scope["method"]) if scope["type"] == ScopeType.HTTP else HANDSHAKE_METHOD
             case "path_params":
-                found[name] = dict(scope["path_params"])
+                found[name] = dict(scope.get("path_params") or {})
             case "query_params":
                 text = scope["query_string"].decode("latin-1")
                 found[name] = dict(parse_qsl(text, keep_blank_values=True))
             case "headers":
                 found[name] = headers
             case "authorization":
-                given = headers.get(b"authorization")
-                found[name] = None if given is None else given.decode("latin-1")
+                found[name] = headers.get("authorization")
             case _:
                 found[name] = scope
     return found
 
 
-class _Replay:
+def _request(scope: Scope, receive: Receive) -> object:
+    """The request: Starlette's where the application has imported that, to which ours is much alike."""
+    return request_of(scope, receive) if "starlette.requests" in sys.modules else Request[Any, Any, Any](scope, receive)
+
+
+async def _body(receive: "Replay") -> object:
+    return decode(await receive.body() or b"{}")
+
+
+class Replay:
     """Receives for the handler, and remembers what the route has to receive again."""
 
     def __init__(self, receive: Receive) -> None:
@@ -123,18 +138,3 @@ class _Replay:
             return await self._receive() if message is None else message
 
         return receive
-
-
-async def _refuse_socket(scope: Scope, send: Send, error: SlipstreamError) -> None:
-    """Refuse a handshake as a request would be."""
-    status = 503 if isinstance(error, Unavailable) else error.status if isinstance(error, Denied) else 403
-    headers = [(b"content-type", b"application/json")]
-    extensions: Any = scope.get("extensions") or {}
-    if "websocket.http.response" not in extensions:
-        close: Any = {"type": "websocket.close", "code": 4000 + status, "reason": error.message[:100]}
-        await send(close)
-        return
-    start: Any = {"type": "websocket.http.response.start", "status": status, "headers": headers}
-    body: Any = {"type": "websocket.http.response.body", "body": dumps({"detail": error.message})}
-    await send(start)
-    await send(body)

@@ -23,7 +23,6 @@ from slipstream_schemas.channels import ChannelFilter
 from slipstream_schemas.commands import CommandEnvelope, EventStreamRequest
 from slipstream_schemas.ids import check_thread_id
 from slipstream_schemas.limits import SSE_SLICE_EVENTS_MAX
-from slipstream_schemas.subjects import thread_key
 
 AnyRequest = Request[Any, Any, Any]
 SSE_HEADERS = {
@@ -68,9 +67,7 @@ async def _pieces(
     context: Context, thread_id: str, since: int, chosen: ChannelFilter, client: following.Client, watch: access.Watch
 ) -> AsyncGenerator[bytes]:
     pace = following.pace_of(context, client)
-    reading = context.readers.joined(
-        thread_key(context.scope, thread_id), client, is_watcher=chosen.channels <= WATCHER
-    )
+    reading = context.readers.joined(context.own_key(thread_id), client, is_watcher=chosen.channels <= WATCHER)
     with reading as reader:
         async with aclosing(following.follow(context, thread_id, since, watch, reader)) as batches:
             async for batch in batches:
