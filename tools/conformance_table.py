@@ -1,4 +1,4 @@
-"""The conformance table: every promise that a test under `tests/conformance` marks, and how two other servers behave.
+"""The conformance table: every promise that a stock client's tests mark, and how two other servers behave.
 
     python tools/conformance_table.py           write docs/conformance.md
     python tools/conformance_table.py --check   fail when it is not what the tests say
@@ -16,6 +16,7 @@ from typing import Final, NamedTuple
 REPOSITORY: Final = Path(__file__).resolve().parents[1]
 TESTS: Final = REPOSITORY / "tests" / "conformance"
 TABLE: Final = REPOSITORY / "docs" / "conformance.md"
+FOLDERS: Final = ("python_sdk", "js_sdk", "browser")
 PEERS: Final = ("reference", "aegra")
 HEAD: Final = """\
 # What stock clients rely on, and who keeps it
@@ -97,7 +98,7 @@ def render(rows: list[Promise]) -> str:
 
 def generate() -> str:
     """The page that the tests describe now. Raises: Unmarked."""
-    return render(promises(sorted((TESTS / "python_sdk").glob("test_*.py"))))
+    return render(promises([module for folder in FOLDERS for module in sorted((TESTS / folder).glob("test_*.py"))]))
 
 
 def main() -> int:

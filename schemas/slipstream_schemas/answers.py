@@ -38,12 +38,16 @@ def answered_by(interrupts: tuple[OpenInterrupt, ...], command: dict[str, Any] |
 def without_answered(
     interrupts: tuple[OpenInterrupt, ...], answers: tuple[OpenInterrupt, ...]
 ) -> tuple[OpenInterrupt, ...]:
-    """What stays open behind the answers. Raises: NoSuchInterrupt."""
+    """What stays open behind the answers.
+
+    An answer names the interrupt's namespace or one above it: a stock client in a reloaded page knows the root task
+    alone (ADR 33). Raises: NoSuchInterrupt.
+    """
     by_id = {interrupt.id: interrupt for interrupt in interrupts}
     for answer in answers:
         found = by_id.pop(answer.id, None)
         if found is None:
             raise NoSuchInterrupt(f"No pending interrupt {answer.id}.")
-        if found.namespace != answer.namespace:
+        if found.namespace[: len(answer.namespace)] != answer.namespace:
             raise NoSuchInterrupt(f"Interrupt {answer.id} is not in that namespace.")
     return tuple(by_id.values())

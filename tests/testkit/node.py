@@ -4,11 +4,13 @@ The packages lie in the folder's git-ignored `node_modules` and are installed an
 without Node skips these tests; one with Node on which the packages cannot be installed fails them.
 """
 
+import contextlib
 import fcntl
 import functools
 import hashlib
 import os
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 from typing import Final
@@ -52,21 +54,32 @@ def install(folder: Path) -> None:
 
 
 def run_tests(folder: Path, name: str, **env: str) -> None:
-    """Run `<name>.test.mjs` of the folder. Raises: AssertionError, with what Node's runner said."""
+    """Run `<name>.test.mjs` of the folder; nothing of it is left when this returns.
+
+    Raises: AssertionError, with what Node's runner said.
+    """
     install(folder)
     # Ends before the deadline of this process, so that the report of what hangs is not lost.
     limit = f"--test-timeout={(RUN_DEADLINE_S - PROBE_DEADLINE_S) * 1000}"
     command = ["node", "--test", limit, "--test-reporter=spec", f"{name}.test.mjs"]
-    ran = subprocess.run(
+    process = subprocess.Popen(
         command,
         cwd=folder,
         env={**os.environ, **env, "NO_COLOR": "1"},
+        stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=RUN_DEADLINE_S,
+        start_new_session=True,
     )
-    assert ran.returncode == 0, f"{name}.test.mjs failed:\n{ran.stdout}"
+    try:
+        said, _ = process.communicate(timeout=RUN_DEADLINE_S)
+    finally:
+        # Node's runner has a child for each file, which would keep the pipe open.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait(PROBE_DEADLINE_S)
+    assert process.returncode == 0, f"{name}.test.mjs failed:\n{said}"
 
 
 def _npm_ci(folder: Path) -> None:

@@ -161,8 +161,11 @@ def test_one_of_many_answers_wins() -> None:
         state, "e", 6, rs.RunEnded("r1", 1, "success", "interrupted"), rs.OwedTerminal("r1", 3, "b"), (waiting,)
     ).state
     assert state.status == "interrupted"
-    with pytest.raises(NoSuchInterrupt):
-        rs.create_run(state, "c", 7, run("r2"), answers=(OpenInterrupt("i1"),))
+    for elsewhere in (("sub:2",), ("sub:1", "below"), ("sub",)):
+        with pytest.raises(NoSuchInterrupt):
+            rs.create_run(state, "c", 7, run("r2"), answers=(OpenInterrupt("i1", elsewhere),))
+    from_above = rs.create_run(state, "c", 7, run("r2"), answers=(OpenInterrupt("i1"),)).state
+    assert from_above.interrupts == ()
     won = rs.create_run(state, "c", 7, run("r2"), answers=(waiting,)).state
     assert won.interrupts == ()
     with pytest.raises(NoSuchInterrupt):

@@ -1,9 +1,11 @@
 // A page without a browser: happy-dom is its document, React renders into it, Node's own fetch is its network.
-import { createElement as h, useRef } from "react";
+import { createElement as h } from "react";
 import { Window } from "happy-dom";
+import { View } from "./view.mjs";
+
+export { HELLO } from "./view.mjs";
 
 export const url = process.env.SLIPSTREAM_URL;
-export const HELLO = { messages: [{ type: "human", content: "hello" }] };
 export const ANSWER = "You said: hello. That was message 1 of our conversation, and the log keeps every word.";
 export const SECOND = /message 2 of our conversation, and the log keeps every word\.$/;
 export const HALTING_ANSWER = "All is well down here.";
@@ -76,44 +78,4 @@ export class Page {
     const isThere = () => this.texts("ai").length === answers.length && this.texts("ai").every(wanted) && !this.isBusy;
     await until(isThere, answers.join(", then "));
   }
-}
-
-const textOf = (message) =>
-  message.text ?? (Array.isArray(message.content) ? message.content.map((block) => block.text ?? "").join("") : message.content);
-
-function View({ useHook, page }) {
-  const stream = useHook();
-  const input = useRef(HELLO);
-  page.stream = stream;
-  page.input = input;
-  const button = (name, act) =>
-    h("button", {
-      name,
-      onClick: () => {
-        page.pressed = act();
-      },
-    });
-  const ask = stream.interrupt?.value;
-  const shown = {
-    messages: (stream.messages ?? []).map((message) => [message.type, textOf(message)]),
-    isBusy: stream.isLoading,
-    question: ask?.question,
-    subgraphs: [...(stream.subgraphs?.values() ?? [])].map((each) => [each.nodeName, each.status]),
-  };
-  page.renders.push(shown);
-  return h(
-    "div",
-    null,
-    shown.messages.map(([type, text], at) => h("p", { key: at, className: type }, text)),
-    h("output", null, stream.isLoading ? "busy" : "idle"),
-    ask && h("q", null, ask.question),
-    stream.error && h("em", null, String(stream.error)),
-    button("send", () => stream.submit(page.input.current)),
-    button("yes", () =>
-      stream.respond
-        ? stream.respond("yes", { interruptId: stream.interrupt?.id })
-        : stream.submit(undefined, { command: { resume: "yes" } }),
-    ),
-    button("stop", () => stream.stop()),
-  );
 }

@@ -13,7 +13,8 @@ test("the message goes on, and stands there once", TEST, async (t) => {
   const threads = [];
   const usePage = (threadId) => () =>
     v1.useStream({ ...options, threadId, reconnectOnMount: true, onThreadId: (made) => threads.push(made) });
-  const page = new Page(t, () => v2.useStream(options));
+  // The five attempts of the default last twenty seconds; a busy machine may take longer to start an API.
+  const page = new Page(t, () => v2.useStream({ ...options, maxReconnectAttempts: 20 }));
   const old = new Page(t, usePage());
   for (const each of [page, old]) each.input.current = gate.input;
   page.press("send");

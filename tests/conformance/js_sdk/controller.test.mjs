@@ -6,8 +6,8 @@ import { ANSWER, HELLO, TEST, client, newThread, stream, until, version } from "
 const api = client();
 const SECOND = /message 2 of our conversation, and the log keeps every word\.$/;
 
-function open(t, assistantId, threadId) {
-  const controller = new stream.StreamController({ assistantId, client: client(), threadId });
+function open(t, assistantId, threadId, options = {}) {
+  const controller = new stream.StreamController({ assistantId, client: client(), threadId, ...options });
   const shown = [];
   controller.rootStore.subscribe(() => shown.push(controller.rootStore.getSnapshot()));
   t.after(() => controller.dispose());
@@ -62,5 +62,30 @@ describe("StreamController", { concurrency: true }, () => {
     await until(() => now().values.count === 5 && !now().isLoading, "the second run");
     await controller.submit({ steps: 3 }, { forkFrom: checkpoint.checkpoint_id });
     await until(async () => (await api.threads.getState(now().threadId)).values.count === 3, "the fork");
+  });
+
+  test("a question from two subgraphs down is answered by who has only the thread's state of it", TEST, async (t) => {
+    const threadId = await newThread(api);
+    await api.runs.wait(threadId, "buried", { input: {} });
+    const { interrupts } = await api.threads.get(threadId);
+    const [[asked]] = Object.values(interrupts);
+    const sent = [];
+    // A reloaded page whose event streams are not there yet.
+    const released = new Promise((resolve) => t.after(resolve));
+    const withoutStreams = async (target, init) => {
+      if (String(target).endsWith("/commands")) sent.push(JSON.parse(init.body));
+      else await released;
+      return fetch(target, init);
+    };
+    const { controller, now } = open(t, "buried", threadId, { fetch: withoutStreams });
+    await until(() => now().interrupts.length === 1, "the question, from the state");
+    await controller.respond("yes", { interruptId: now().interrupts[0].id });
+    const values = () => api.threads.getState(threadId).then((state) => state.values);
+    await until(async () => (await values()).answers?.length === 1, "the answer");
+    assert.deepEqual((await values()).answers, ["deep: yes"]);
+    const [{ method, params }] = sent;
+    assert.deepEqual([method, params.interrupt_id], ["input.respond", asked.id]);
+    // It is asked in ["outer:…", "middle:…"]; the state names the root's task.
+    assert.deepEqual(params.namespace.map((part) => part.split(":")[0]), ["outer"]);
   });
 });

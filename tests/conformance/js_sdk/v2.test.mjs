@@ -1,8 +1,8 @@
-// Protocol v2 over server-sent events: `client.threads.stream`.
+// Protocol v2: `client.threads.stream`, over server-sent events or a socket.
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import { Gate } from "../gate.mjs";
-import { ANSWER, HELLO, TEST, Relay, client, collect, eventsOf, first, newThread, open, until, within } from "./kit.mjs";
+import { ANSWER, HELLO, TEST, Relay, client, collect, eventsOf, first, isSocket, message, newThread, open, until, within } from "./kit.mjs";
 
 const api = client();
 const ALL = ["lifecycle", "values", "updates", "messages", "tools", "custom", "checkpoints", "tasks", "input"];
@@ -190,6 +190,24 @@ describe("v2", { concurrency: true }, () => {
     assert.deepEqual(ends, ["running", "interrupted", "running", "completed"]);
   });
 
+  test("the tree, the state, its checkpoints and a fork from one of them", TEST, async (t) => {
+    const thread = open(t, api, null, { assistantId: "counter" });
+    const { run_id: runId } = await thread.run.start({ input: { ...QUICK, steps: 3 } });
+    await within(thread.output, "the output");
+    const { tree } = await thread.agent.getTree({ run_id: runId });
+    assert.deepEqual([tree.namespace, tree.status], [[], "completed"]);
+    assert.equal((await thread.state.get({ namespace: [], keys: ["count"] })).values.count, 3);
+    const { checkpoints } = await thread.state.listCheckpoints({ namespace: [], limit: 2 });
+    assert.equal(checkpoints.length, 2);
+    const [latest, before] = checkpoints;
+    assert(latest.step > before.step);
+    const fork = await thread.state.fork({ checkpoint_id: before.id });
+    assert.equal(fork.thread_id, thread.threadId);
+    await until(async () => (await api.runs.get(thread.threadId, fork.run_id)).status === "success", "the fork");
+    await assert.rejects(thread.state.fork({ checkpoint_id: "none" }), { code: "no_such_checkpoint" });
+    await assert.rejects(thread.input.inject({ message: "hurry" }), { code: "not_supported" });
+  });
+
   test("several runs on one stream, and the same history for who comes later", TEST, async (t) => {
     const thread = open(t, api, null, { assistantId: "counter" });
     const subscription = await thread.subscribe({ channels: ALL });
@@ -242,6 +260,7 @@ describe("v2", { concurrency: true }, () => {
     const events = await within(live, "the whole run");
     assert.equal(relay.cuts, 1);
     assert.deepEqual(reconnects, [1]);
+    assert.equal(relay.upgraded, isSocket ? 2 : 0);
     assert.deepEqual(events, await history(t, thread.threadId));
   });
 
@@ -256,7 +275,8 @@ describe("v2", { concurrency: true }, () => {
   });
 
   test("comments and frames that it does not know are no harm", TEST, async (t) => {
-    const inject = ': caught-up 7\n\nevent: gap\ndata: {"type":"gap","earliest":7}\n\n';
+    const gap = '{"type":"gap","earliest":7}';
+    const inject = { event: `: caught-up 7\n\nevent: gap\ndata: ${gap}\n\n`, message: message(gap) };
     const relay = await new Relay({ inject }).start(t);
     const thread = open(t, client(relay.url), null, { assistantId: "counter" });
     const live = eventsOf(await thread.subscribe({ channels: ALL }));
