@@ -1,6 +1,7 @@
 """Migrations: the newest schema is that of `tables`, and rows of an older one are carried over."""
 
 import asyncio
+import random
 
 import asyncpg
 import sqlalchemy as sa
@@ -68,3 +69,21 @@ async def test_a_migration_waits_for_a_lock_and_holds_nobody_up(postgres_dsn: st
     finally:
         await holder.close()
         await other.close()
+
+
+async def test_metadata_lie_in_their_rows(database_dsn: str) -> None:
+    """A filter that fetches them from elsewhere for each row takes many times as long."""
+    insert = (
+        "INSERT INTO threads (tenant, thread_id, created_at, updated_at, state_updated_at, metadata, status, config, "
+        "values, interrupts, control_seq) VALUES ('default', 't', now(), now(), now(), $1, 'idle', '{}', $2, '{}', 1)"
+    )
+    about = b'{"user": "%b"}' % random.randbytes(300).hex().encode()
+    values = b'"%b"' % random.randbytes(2000).hex().encode()
+    database = await open_database(database_dsn)
+    try:
+        async with database.connection() as connection:
+            await connection.execute(insert, about, values)
+            apart = "pg_column_toast_chunk_id(metadata) IS NULL, pg_column_toast_chunk_id(values) IS NULL"
+            assert tuple(await connection.fetchrow(f"SELECT {apart} FROM threads")) == (True, False)
+    finally:
+        await database.close()

@@ -6,6 +6,7 @@ from typing import get_args
 import msgspec
 
 from slipstream_api.render import v2
+from slipstream_api.render.outcome import Outcome
 from slipstream_api.render.v1 import V1Renderer
 from slipstream_nats.tail import TailRecord
 from slipstream_projector.reducers import reduce
@@ -106,18 +107,22 @@ def test_every_transition_of_the_first_version_is_read_and_written_alike() -> No
 
 def test_every_record_of_the_first_version_is_read_and_rendered() -> None:
     runs: dict[str, V1Renderer] = {}
+    outcomes: dict[str, Outcome] = {}
     seqs: list[int] = []
     for stored in golden("threads.jsonl"):
         header = parse_header(stored.header)
         assert header_value(header) == stored.header
         record = TailRecord(stored.seq, header, stored.body.encode(), stored.at_ms)
-        for frame in v2.frames(record, ChannelFilter(parse_channels(ALL_CHANNELS))):
-            cursor, _, body = frame.removeprefix(b"id: ").removesuffix(b"\n\n").split(b"\n", 2)
+        for frame in v2.frames(record, ChannelFilter(parse_channels(ALL_CHANNELS))).frames.split(b"\n\n")[:-1]:
+            cursor, _, body = frame.removeprefix(b"id: ").split(b"\n", 2)
             event = msgspec.json.decode(body.removeprefix(b"data: "))
             assert (event["type"], event["seq"]) == ("event", int(cursor))
             seqs.append(event["seq"])
         runs.setdefault(header.run_id, V1Renderer(header.run_id, ("values", "updates", "messages-tuple"))).feed(record)
+        outcomes.setdefault(header.run_id, Outcome(header.run_id)).feed(record)
     assert seqs == sorted(set(seqs)) and len(seqs) > 250
-    ended = [run for run in runs.values() if run.done]
-    assert len(ended) == 9 and sum(run.error is not None for run in ended) == 0
-    assert [run.values["count"] for run in runs.values() if not run.done] == [7], "the posted state"
+    ended = [outcome for outcome in outcomes.values() if outcome.done]
+    assert [run_id for run_id, run in runs.items() if run.done] == [outcome.run_id for outcome in ended]
+    assert len(ended) == 9 and sum("__error__" in (outcome.result() or {}) for outcome in ended) == 0
+    posted = [outcome.result() for outcome in outcomes.values() if not outcome.done]
+    assert [values["count"] for values in posted] == [7], "the posted state"

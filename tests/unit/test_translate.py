@@ -293,7 +293,7 @@ async def both(build: Any, mode: str) -> tuple[list[Any], list[Any]]:
     records.append(as_tail(99, terminal_body("r", "completed", 3, graph_name="g", run_status="success")))
     wanted = "messages-tuple" if mode == "messages" else mode
     renderer = V1Renderer("r", [wanted], subgraphs=True)
-    frames = [frame for record in records for frame in renderer.feed(record)]
+    frames = b"".join(renderer.feed(record) for record in records).split(b"\n\n")[:-1]
     assert renderer.done
     rendered: list[Any] = []
     for frame in frames:

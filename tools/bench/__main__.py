@@ -13,13 +13,12 @@ from typing import Any
 import httpx
 import psutil
 
-from bench.fanout import fanout
+from bench.fanout import GRAPHS, fanout
 from bench.limits import Bare, bare, cpu_s, raw_nats
 from slipstream_nats.embedded import start_nats
 from slipstream_postgres.embedded import start_postgres
 from testkit.stack import Stack
 
-GRAPHS = Path(__file__).parent / "graphs" / "langgraph.json"
 ALL = ["lifecycle", "messages", "custom", "values", "updates", "tasks", "checkpoints", "tools", "input"]
 RAW_CLIENT = {"user-agent": "bench"}
 SETTLE_S = 40.0

@@ -2,8 +2,11 @@
 
 CPU time of the serving process, divided by events and streams; the bare app sends the very
 pieces that one client of the API received, with the same pause between them, to as many clients.
+
+PYTHONPATH=tools:tests python -m bench.fanout [--streams 1 50 500]
 """
 
+import argparse
 import asyncio
 import contextlib
 import json
@@ -20,8 +23,11 @@ from urllib.parse import urlsplit
 import httpx
 
 from bench.limits import cpu_s
+from slipstream_nats.embedded import start_nats
+from slipstream_postgres.embedded import start_postgres
 from testkit.stack import Stack, free_port
 
+GRAPHS = Path(__file__).parent / "graphs" / "langgraph.json"
 ENDS = (b"lc||completed", b"\r\n0\r\n\r\n")
 """Behind the last event of a v2 stream; behind the body of the others."""
 MARK_BYTES = 16
@@ -119,7 +125,7 @@ def request_of(method: str, path: str, body: object = None) -> bytes:
 
 def events_of(streams: int, pause_s: float) -> int:
     """Enough to be measured with a clock of ten milliseconds."""
-    return min(200, 50_000 // streams) if pause_s else min(max(2000, 200_000 // streams), 20_000)
+    return min(200, 50_000 // streams) if pause_s else min(max(4000, 1_000_000 // streams), 20_000)
 
 
 async def from_api(stack: Stack, protocol: str, streams: int, pause_s: float) -> tuple[list[bytes], float]:
@@ -205,3 +211,25 @@ def fanout(stack: Stack, streams: list[int], trials: int = 3) -> None:
                     f" bare app {bare:.1f} us (ratio {ours / bare:.2f}, aim {aim} from 50 streams on)",
                     flush=True,
                 )
+
+
+def main() -> None:
+    """Start servers of our own, measure, stop them."""
+    arguments = argparse.ArgumentParser("bench.fanout", description=__doc__)
+    arguments.add_argument("--streams", type=int, nargs="+", default=[1, 50, 500], help="(default: 1 50 500)")
+    arguments.add_argument("--trials", type=int, default=3, help="the median counts (default: 3)")
+    options = arguments.parse_args()
+    root = Path(tempfile.mkdtemp(prefix="slipstream-bench-"))
+    nats, postgres = start_nats(root), start_postgres(root)
+    try:
+        with Stack(nats.url, postgres.dsn, "bench", root / "stack", GRAPHS) as stack:
+            stack.prepare()
+            stack.start()
+            fanout(stack, options.streams, options.trials)
+    finally:
+        nats.stop()
+        postgres.stop()
+
+
+if __name__ == "__main__":
+    main()

@@ -24,6 +24,11 @@ def cpu_s(*pids: int) -> float:
     return float(sum(each.user + each.system for each in times))
 
 
+def tree_cpu_s(pid: int) -> float:
+    """CPU seconds that a process and those below it have used, as far as these live."""
+    return cpu_s(pid, *(child.pid for child in psutil.Process(pid).children(recursive=True)))
+
+
 async def raw_nats(url: str, count: int = 5000) -> dict[str, float]:
     """Messages a second of 300 bytes: one publish in flight, then one reader."""
     connection = await connect(url, "bench")

@@ -34,8 +34,8 @@ class TailRecord(Record):
 
     first_line: int = 0
     split: list[bytes] | None = None
-    rendered: dict[Any, list[bytes]] | None = None
-    """What a renderer has made of all lines, by what was asked for: most readers of a thread ask for the same."""
+    rendered: dict[Any, Any] | None = None
+    """What renderers have made of all lines, by what was asked for: most readers of a thread ask for the same."""
 
     @property
     def lines(self) -> list[bytes]:

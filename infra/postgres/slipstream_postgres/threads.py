@@ -117,9 +117,15 @@ async def count(database: Database, tenant: str, query: ThreadQuery) -> int:
         return int(await connection.fetchval(text, *sql.arguments))
 
 
-async def count_up_to_max(database: Database, tenant: str, query: ThreadQuery) -> int:
-    """How many threads match, counted no further than one more than `SEARCH_TOTAL_MAX`. Raises: Unavailable."""
+def total_statement(tenant: str, query: ThreadQuery) -> tuple[str, list[object]]:
+    """The SQL that counts the matches of a search up to one more than `SEARCH_TOTAL_MAX`, and its arguments."""
     sql = _Statement()
     some = f"SELECT 1 FROM threads WHERE {sql.where(tenant, query)} LIMIT {SEARCH_TOTAL_MAX + 1}"
+    return f"SELECT count(*) FROM ({some}) matching", sql.arguments
+
+
+async def count_up_to_max(database: Database, tenant: str, query: ThreadQuery) -> int:
+    """How many threads match, counted no further than one more than `SEARCH_TOTAL_MAX`. Raises: Unavailable."""
+    text, arguments = total_statement(tenant, query)
     async with database.connection() as connection:
-        return int(await connection.fetchval(f"SELECT count(*) FROM ({some}) matching", *sql.arguments))
+        return int(await connection.fetchval(text, *arguments))

@@ -2,13 +2,20 @@
 
 The stream begins with `metadata` and ends with the terminal event. Where one line becomes several frames, the
 last carries the seq of the line as its id, and those before it `<seq>-<k>`: a resume repeats none and loses none.
+
+In most modes the frames of a record follow from the record and from the metadata of the messages that are open at its
+start, which every stream knows, because it has seen them begin or has learned them. So streams that ask for the same
+share what is rendered, from wherever they began. What a record says of messages that it opens is kept with its frames:
+a stream that took them renders the next record itself where it has to. The modes of `UNSHARED` depend on where a stream
+began.
 """
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from slipstream_api.render.chunks import as_message, full_chunk, gather
+from slipstream_api.render.shared import Rendered, keep, kept
 from slipstream_nats.tail import TailRecord
 from slipstream_schemas.codec import dumps
 from slipstream_schemas.lines import LineView, decode_line
@@ -16,6 +23,9 @@ from slipstream_schemas.seq import pack
 from slipstream_schemas.state_forms import INTERRUPT, to_v1
 
 TERMINAL: Final = frozenset({"completed", "failed", "interrupted"})
+DELETED: Final = {"error": "NotFound", "message": "The thread was deleted."}
+UNSHARED: Final = frozenset({"messages", "debug"})
+"""`messages` sends a message as far as the stream has seen it; `debug` counts the steps that the stream has seen."""
 
 Event = tuple[str, Any]
 
@@ -25,48 +35,79 @@ def sse(event: str, data: Any, event_id: str) -> bytes:
     return b"event: %b\ndata: %b\nid: %b\n\n" % (event.encode(), dumps(data), event_id.encode())
 
 
-class V1Renderer:
-    """Renders one run's records. `done` is set by the terminal event, `error` when it failed."""
+class _Run(Rendered, frozen=True):
+    """What a record means for the streams of its run."""
 
-    def __init__(self, run_id: str, modes: Iterable[str], subgraphs: bool = False) -> None:
+    opened: dict[str, dict[str, Any]]
+    """The metadata of the messages that begin in it."""
+    done: bool
+
+
+class V1Renderer:
+    """Renders one run's records. `done` is set by the terminal event.
+
+    `known` is `(seq, part)`, the first parts of a line that the client has already.
+    """
+
+    def __init__(
+        self, run_id: str, modes: Iterable[str], subgraphs: bool = False, known: tuple[int, int] | None = None
+    ) -> None:
         self.run_id = run_id
         self.modes = frozenset(modes)
         self.subgraphs = subgraphs
+        self.known = known
         self.done = False
         self.needs_opening = False
-        self.error: dict[str, str] | None = None
-        self.values: Any = None
-        self.interrupts: list[dict[str, Any]] = []
-        self._asked: dict[str, dict[str, Any]] = {}
+        self._asked = ("v1", self.modes, subgraphs)
+        self._shares = not self.modes & UNSHARED
         self._wants_messages = bool(self.modes & {"messages", "messages-tuple"})
-        self._metadata: dict[str, Any] = {}
+        self._metadata: dict[str, dict[str, Any]] = {}
+        self._opened: dict[str, dict[str, Any]] = {}
         self._gathered: dict[str, dict[str, Any]] = {}
         self._seen: set[str] = set()
-        self._companions: dict[tuple[str, ...], Any] = {}
         self._steps: dict[tuple[str, ...], int] = {}
-        self._attempt = 0
 
-    def feed(self, record: TailRecord) -> list[bytes]:
+    def feed(self, record: TailRecord) -> bytes:
         """The frames of a record; none for another run's."""
         if record.header.run_id != self.run_id:
-            return []
+            return b""
+        is_known_in_part = self.known is not None and self.known[0] >> 8 == record.stream_seq
+        if not self._shares or record.first_line or is_known_in_part:
+            return self._render(record).frames
+        known: _Run | None = kept(record, self._asked)
+        if known is None:
+            known = self._render(record)
+            if self._shares:
+                keep(record, self._asked, known)
+            return known.frames
+        self._metadata.update(known.opened)
+        self.done = known.done
+        return known.frames
+
+    def _render(self, record: TailRecord) -> _Run:
         out: list[bytes] = []
+        self._opened = {}
         lines = record.lines
-        for number in range(record.first_line, len(lines)):
+        # Lines that the client has are taken in too: what follows depends on them.
+        for number in range(len(lines)):
             seq = pack(record.stream_seq, number)
             # A checkpoint refers to the values that follow it in the same record.
             behind = lines[number + 1] if number + 1 < len(lines) else b""
             events = self._events(decode_line(lines[number]), behind)
+            if number < record.first_line:
+                continue
+            known = self.known[1] if self.known is not None and self.known[0] == seq else 0
             last = len(events) - 1
             out.extend(
-                sse(name, data, str(seq) if k == last else f"{seq}-{k + 1}") for k, (name, data) in enumerate(events)
+                sse(name, data, str(seq) if k == last else f"{seq}-{k + 1}")
+                for k, (name, data) in enumerate(events)
+                if k == last or k >= known
             )
-        return out
+        return _Run(b"".join(out), len(out), self._opened, self.done)
 
     def deleted(self) -> bytes:
         """The last frame of a run whose thread was deleted before it ended."""
-        self.error = {"error": "NotFound", "message": "The thread was deleted."}
-        return b"event: error\ndata: %b\n\n" % dumps(self.error)
+        return b"event: error\ndata: %b\n\n" % dumps(DELETED)
 
     def learn(self, line: bytes) -> None:
         """Take in a message-start that lies before the point where the stream begins."""
@@ -77,15 +118,12 @@ class V1Renderer:
     def _events(self, view: LineView, behind: bytes) -> list[Event]:
         if view.method == "lifecycle":
             return self._lifecycle(view)
-        if view.method == "input.requested":
-            self.interrupts.append({"value": view.data["value"], "id": view.data["interrupt_id"]})
-            return []
         if view.namespace and not self.subgraphs and view.method != "messages":
             return []
         name = "|".join((view.method, *view.namespace)) if self.subgraphs else view.method
         match view.method:
             case "values":
-                return self._values(view, name)
+                return [(name, to_v1(view.data, (view.x or {}).get("p")))] if "values" in self.modes else []
             case "updates":
                 return self._updates(view, name)
             case "messages":
@@ -105,21 +143,12 @@ class V1Renderer:
         if view.namespace:
             return []
         if view.data["event"] == "running":
-            self._attempt = view.x["attempt"]
-            return [("metadata", {"run_id": self.run_id, "attempt": self._attempt})]
+            return [("metadata", {"run_id": self.run_id, "attempt": view.x["attempt"]})]
         if view.data["event"] not in TERMINAL:
             return []
         self.done = True
-        self.error = view.x.get("error")
-        return [("error", self.error)] if self.error else []
-
-    def _values(self, view: LineView, name: str) -> list[Event]:
-        value = to_v1(view.data, (view.x or {}).get("p"))
-        if not view.namespace:
-            self.values = value
-            if isinstance(value, dict):
-                self._asked.update({each["id"]: each for each in cast("Any", value).get(INTERRUPT, ())})
-        return [(name, value)] if "values" in self.modes else []
+        error = view.x.get("error")
+        return [("error", error)] if error else []
 
     def _updates(self, view: LineView, name: str) -> list[Event]:
         if view.kind == "x":
@@ -156,9 +185,9 @@ class V1Renderer:
                 values.pop(INTERRUPT, None)  # pyright: ignore[reportUnknownMemberType]
         else:
             values = x["values"]["is"]
-        kept = x["c"]
-        payload = {"config": kept["config"], "parent_config": kept["parent_config"], "values": values,
-                   "metadata": kept["metadata"], "next": kept["next"], "tasks": kept["tasks"]}  # fmt: skip
+        said = x["c"]
+        payload = {"config": said["config"], "parent_config": said["parent_config"], "values": values,
+                   "metadata": said["metadata"], "next": said["next"], "tasks": said["tasks"]}  # fmt: skip
         out: list[Event] = [(name, payload)] if "checkpoints" in self.modes else []
         if "debug" in self.modes:
             out.append(self._debug(view, self._steps[view.namespace], "checkpoint", payload))
@@ -174,7 +203,7 @@ class V1Renderer:
     def _messages(self, view: LineView) -> list[Event]:
         x, message_id = view.x or {}, view.data["message_id"]
         if "m" in x and "w" not in x:
-            self._metadata[message_id] = x["m"]
+            self._metadata[message_id] = self._opened[message_id] = x["m"]
         if not self._wants_messages or (view.namespace and not self.subgraphs and "messages-tuple" in self.modes):
             return []
         if "w" in x:
@@ -183,7 +212,10 @@ class V1Renderer:
             return []
         sparse = {"content": view.data["delta"]["text"]} if x["c"] == 1 else x["c"]
         chunk = full_chunk(sparse, message_id)
-        metadata = self._metadata.get(message_id, {})
+        metadata = self._metadata.get(message_id)
+        if metadata is None:
+            # Its start was purged before this stream began: others may know what it said.
+            self._shares, metadata = False, {}
         if "messages-tuple" in self.modes:
             return [("|".join(("messages", *view.namespace)) if self.subgraphs else "messages", [chunk, metadata])]
         out: list[Event] = []
@@ -201,13 +233,3 @@ class V1Renderer:
             ("messages/metadata", {message_id: {"metadata": metadata}}),
             ("messages/complete", [message]),
         ]
-
-    def result(self) -> Any:
-        """What `wait` and `join` answer."""
-        if self.error is not None:
-            return {"__error__": self.error}
-        if not self.interrupts:
-            return self.values
-        # Each of several parallel questions came in values of its own, so the last values hold one of them.
-        asked = [self._asked.get(each["id"], {**each, "response_schema": None}) for each in self.interrupts]
-        return {**(self.values if isinstance(self.values, dict) else {}), INTERRUPT: asked}

@@ -1,17 +1,13 @@
 """Protocol v2: lines filtered by their prefix, with `seq` put in. No payload is decoded."""
 
-from typing import Final
-
 import msgspec
 
 from slipstream_api.following import CaughtUp, Missing, Note, RunEnded
+from slipstream_api.render.shared import Rendered, keep, kept
 from slipstream_nats.tail import TailRecord
 from slipstream_schemas import lines
 from slipstream_schemas.channels import ChannelFilter
 from slipstream_schemas.seq import pack
-
-RENDERINGS_MAX: Final = 2
-"""What a record keeps for its next readers, each as large as the record; every SDK opens two streams."""
 
 
 def frame(seq: int, line: bytes) -> bytes:
@@ -20,35 +16,34 @@ def frame(seq: int, line: bytes) -> bytes:
     return b"id: %d\nevent: %b\ndata: %b\n\n" % (seq, method, lines.splice_seq(line, seq))
 
 
-def frames(record: TailRecord, chosen: ChannelFilter) -> list[bytes]:
+def frames(record: TailRecord, chosen: ChannelFilter) -> Rendered:
     """The frames of a record that a stream carries."""
     if record.first_line:
         return _render(record, chosen)
-    if record.rendered is None:
-        record.rendered = {}
-    known = record.rendered.get(chosen.key)
+    known: Rendered | None = kept(record, chosen.key)
     if known is None:
         known = _render(record, chosen)
-        if len(record.rendered) < RENDERINGS_MAX:
-            record.rendered[chosen.key] = known
+        keep(record, chosen.key, known)
     return known
 
 
-def _render(record: TailRecord, chosen: ChannelFilter) -> list[bytes]:
+def _render(record: TailRecord, chosen: ChannelFilter) -> Rendered:
     first, base = record.first_line, pack(record.stream_seq, 0)
-    return [
+    found = [
         frame(base + number, line)
         for number, line in enumerate(record.lines)
         if number >= first and chosen.matches(line)
     ]
+    return Rendered(b"".join(found), len(found))
 
 
-def note(found: Note) -> bytes:
+def note(found: Note) -> Rendered:
     """What is said between events. Never with an `id`: a frame that has only an `id` makes the stock SDKs skip."""
     match found:
         case CaughtUp(seq):
-            return b": caught-up %d\n\n" % seq
+            text = b": caught-up %d\n\n" % seq
         case RunEnded(run_id, status, seq):
-            return b": run-ended %b %b %d\n\n" % (run_id.encode(), status.encode(), seq)
+            text = b": run-ended %b %b %d\n\n" % (run_id.encode(), status.encode(), seq)
         case Missing():
-            return b"event: gap\ndata: %b\n\n" % msgspec.json.encode(found)
+            text = b"event: gap\ndata: %b\n\n" % msgspec.json.encode(found)
+    return Rendered(text, 1)

@@ -71,21 +71,22 @@ async def _pieces(
     with reading as reader:
         async with aclosing(following.follow(context, thread_id, since, watch, reader)) as batches:
             async for batch in batches:
-                frames: list[bytes] = []
+                slice_, count = list[bytes](), 0
                 for item in batch:
-                    if isinstance(item, TailRecord):
-                        frames.extend(v2.frames(item, chosen))
-                    else:
-                        frames.append(v2.note(item))
-                    while len(frames) >= SSE_SLICE_EVENTS_MAX:
-                        yield b"".join(frames[:SSE_SLICE_EVENTS_MAX])
-                        del frames[:SSE_SLICE_EVENTS_MAX]
+                    piece = v2.frames(item, chosen) if isinstance(item, TailRecord) else v2.note(item)
+                    if count + piece.count > SSE_SLICE_EVENTS_MAX:
+                        yield b"".join(slice_)
                         # uvicorn's send does not yield when its buffer has room; the next batch of a tail does.
-                        await asyncio.sleep(SSE_SLICE_EVENTS_MAX / pace if pace else 0)
-                if frames:
-                    yield b"".join(frames)
+                        await asyncio.sleep(count / pace if pace else 0)
+                        slice_, count = [], 0
+                    if piece.count:
+                        slice_.append(piece.frames)
+                        count += piece.count
+                if count:
+                    # Joining one piece gives it back as it is: live records go to all streams without a copy.
+                    yield b"".join(slice_)
                     if pace:
-                        await asyncio.sleep(len(frames) / pace)
+                        await asyncio.sleep(count / pace)
 
 
 @post("/threads/{thread_id:str}/commands", status_code=200)

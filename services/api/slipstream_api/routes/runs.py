@@ -12,6 +12,7 @@ from slipstream_api import access, runs
 from slipstream_api.bodies import flag, idempotency_key, integer, read
 from slipstream_api.context import Context
 from slipstream_api.problems import as_json
+from slipstream_api.render.outcome import Outcome
 from slipstream_api.render.v1 import V1Renderer
 from slipstream_api.routes.events import SSE_HEADERS
 from slipstream_api.sse import NEWLINE, Empty, Stream
@@ -124,10 +125,8 @@ def _canceller(context: Context, thread_id: str, run_id: str) -> Callable[[], Aw
     return cancel
 
 
-async def follow(
-    context: Context, thread_id: str, since: int, renderer: V1Renderer, skip: tuple[int, int] | None = None
-) -> AsyncGenerator[bytes]:
-    """The frames of one run from a cursor to its end. `skip` is a frame id whose earlier frames are known."""
+async def follow(context: Context, thread_id: str, since: int, renderer: V1Renderer) -> AsyncGenerator[bytes]:
+    """The frames of one run from a cursor to its end."""
     async with context.tails.open(context.scope, thread_id, since) as tail:
         async for batch in tail:
             frames: list[bytes] = []
@@ -135,13 +134,12 @@ async def follow(
                 if record.is_erasure:
                     yield b"".join((*frames, renderer.deleted()))
                     return
-                if record.header.run_id == renderer.run_id and not frames and renderer.needs_opening:
+                if renderer.needs_opening and record.header.run_id == renderer.run_id:
                     await learn_open(context, thread_id, renderer, record.header.open.messages)
-                frames.extend(renderer.feed(record))
-            if skip is not None and frames:
-                frames, skip = without_known(frames, skip), None
-            if frames:
-                yield b"".join(frames)
+                frames.append(renderer.feed(record))
+            # Joining one piece gives it back as it is: live records go to all streams without a copy.
+            if piece := b"".join(frames):
+                yield piece
             if renderer.done:
                 return
 
@@ -156,11 +154,16 @@ async def learn_open(context: Context, thread_id: str, renderer: V1Renderer, ope
             renderer.learn(record.lines[line])
 
 
-def without_known(frames: list[bytes], skip: tuple[int, int]) -> list[bytes]:
-    """Frames without the first parts of a line, which a client has."""
-    seq, part = skip
-    known = {b"\nid: %d-%d\n\n" % (seq, k) for k in range(1, part + 1)}
-    return [frame for frame in frames if not any(frame.endswith(tail) for tail in known)]
+async def outcome_of(context: Context, thread_id: str, run_id: str, since: int) -> Outcome:
+    """What a run comes to, once it is over."""
+    outcome = Outcome(run_id)
+    async with context.tails.open(context.scope, thread_id, since) as tail:
+        async for batch in tail:
+            for record in batch:
+                outcome.feed(record)
+            if outcome.done:
+                break
+    return outcome
 
 
 @post("/threads/{thread_id:str}/runs/wait", status_code=200)
@@ -184,12 +187,9 @@ def _waiting(
     on_gone: Callable[[], Awaitable[None]] | None = None,
 ) -> Stream:  # fmt: skip
     """An answer of white space until the run is over, then its result: proxies see life, JSON parsers do not."""
-    renderer = V1Renderer(run_id, ())
 
     async def pieces() -> AsyncGenerator[bytes]:
-        async for _ in follow(context, thread_id, last_of(log_seq), renderer):
-            pass
-        yield dumps(renderer.result())
+        yield dumps((await outcome_of(context, thread_id, run_id, last_of(log_seq))).result())
 
     json_headers = {"content-type": "application/json", **headers}
     return Stream(pieces(), context.heart, json_headers, keepalive=NEWLINE, opening=b"", on_gone=on_gone)
@@ -228,7 +228,6 @@ async def join_stream(request: AnyRequest, thread_id: str, run_id: str) -> ASGIA
     renderer = renderer_of(row, asked, subgraphs=flag(request, "stream_subgraphs") or flag(request, "subgraphs"))
     last = last_event_id(request)
     is_over = place.status not in ("pending", "running")
-    skip: tuple[int, int] | None = None
     if last is None:
         since = last_of(await context.threads.last_seq(context.scope, thread_id))
         if is_over:
@@ -240,12 +239,12 @@ async def join_stream(request: AnyRequest, thread_id: str, run_id: str) -> ASGIA
         if gap is not None:
             raise CursorLost(last[0], gap)
         # A part of a line is known: begin at the line and leave those parts out.
-        since, skip = (last[0] - 1, last) if last[1] else (last[0], None)
+        since, renderer.known = (last[0] - 1, last) if last[1] else (last[0], None)
     renderer.needs_opening = True
     if is_over and await _ends_before(context, thread_id, run_id, since):
         return Stream(_nothing(), context.heart, SSE_HEADERS)
     on_gone = _canceller(context, thread_id, run_id) if flag(request, "cancel_on_disconnect") else None
-    return Stream(follow(context, thread_id, since, renderer, skip), context.heart, SSE_HEADERS, on_gone=on_gone)
+    return Stream(follow(context, thread_id, since, renderer), context.heart, SSE_HEADERS, on_gone=on_gone)
 
 
 async def _ends_before(context: Context, thread_id: str, run_id: str, since: int) -> bool:

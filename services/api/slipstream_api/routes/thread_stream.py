@@ -11,7 +11,7 @@ from slipstream_api.context import Context
 from slipstream_api.render.thread import MODES, ThreadRenderer
 from slipstream_api.render.v1 import V1Renderer
 from slipstream_api.routes.events import SSE_HEADERS
-from slipstream_api.routes.runs import last_event_id, learn_open, modes_asked, renderer_of, without_known
+from slipstream_api.routes.runs import last_event_id, learn_open, modes_asked, renderer_of
 from slipstream_api.sse import Stream
 from slipstream_nats.cursor import CursorLost
 from slipstream_nats.tail import TailRecord
@@ -65,7 +65,7 @@ async def _pieces(
         await learn_open(context, thread_id, renderer, record.header.open.messages)
         return renderer
 
-    renderer = ThreadRenderer(modes, shown)
+    renderer = ThreadRenderer(modes, shown, skip)
     async with context.tails.open(context.scope, thread_id, since) as tail:
         async for batch in tail:
             frames: list[bytes] = []
@@ -74,11 +74,9 @@ async def _pieces(
                     return
                 if not await watch.lets(record.header.run_id, record.stream_seq):
                     continue
-                frames.extend(await renderer.feed(record))
-            if skip is not None and frames:
-                frames, skip = without_known(frames, skip), None
-            if frames:
-                yield b"".join(frames)
+                frames.append(await renderer.feed(record))
+            if piece := b"".join(frames):
+                yield piece
 
 
 ROUTES = [stream_thread]
