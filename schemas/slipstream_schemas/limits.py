@@ -18,6 +18,7 @@ IDEMPOTENCY_KEY_CHARS_MAX: Final = 255
 GRAPH_ID_CHARS_MAX: Final = 256
 """It stands in a subject, encoded: NATS closes the connection that sends a line of 4 KiB."""
 SEARCH_LIMIT_MAX: Final = 1000
+SEARCH_OFFSET_MAX: Final = 2**31 - 1
 BATCH_RUNS_MAX: Final = 100
 CANCEL_RUNS_MAX: Final = 1000
 """Runs that one request may stop."""

@@ -8,11 +8,12 @@ from typing import Any
 
 from litestar import Litestar
 from litestar.config.cors import CORSConfig
+from litestar.datastructures import State
 from litestar.exceptions import HTTPException
 from litestar.openapi.config import OpenAPIConfig
 from litestar.types import ASGIApp
 
-from slipstream_api import problems
+from slipstream_api import openapi, problems
 from slipstream_api.auth.loading import load_handlers
 from slipstream_api.auth.middleware import authenticating
 from slipstream_api.context import Context
@@ -88,8 +89,10 @@ async def opened(settings: ServiceSettings) -> AsyncIterator[Context]:
 
 def create_app(context: Context, http: HttpSettings) -> Litestar:
     """Our own ASGI application on an open context. Raises: BadConfig."""
+    document = openapi.without(http.disabled)
     return Litestar(
         route_handlers=enabled(ROUTES, http.disabled),
+        state=State({"document": document, "page": openapi.page(document)}),
         openapi_config=NO_OPENAPI,
         logging_config=None,
         # Auth stands before the user's middleware; `auth_first` is so by this order.

@@ -17,7 +17,7 @@ from slipstream_postgres.rows import AssistantRow
 from slipstream_schemas import run_state as rs
 from slipstream_schemas.answers import OpenInterrupt, answered_by
 from slipstream_schemas.codec import to_plain
-from slipstream_schemas.errors import InvalidArgument, NoSuchGraph, NotFound
+from slipstream_schemas.errors import InvalidArgument, NoSuchGraph, NotFound, Rejected
 from slipstream_schemas.ids import derived_id, new_run_id
 from slipstream_schemas.limits import AFTER_SECONDS_MAX, CREATE_PROJECTION_WAIT_S
 from slipstream_schemas.metadata_filter import MetadataFilter
@@ -29,6 +29,7 @@ STREAM_MODES = (
     "values", "messages", "messages-tuple", "tasks", "checkpoints", "updates", "events", "debug", "custom"
 )  # fmt: skip
 NO_PLACE = "Thread or assistant not found."
+NOTHING_TO_RESUME = "command.resume needs a thread: a run on a thread of its own has nothing to resume."
 CHANGEABLE = ("input", "command", "config", "context")
 """What of a run's request a handler may change, besides its metadata."""
 DURABILITIES = ("sync", "async", "exit")
@@ -116,9 +117,12 @@ async def resolve(
 ) -> rs.RunCreated:
     """Check a request, ask whether the caller may, and resolve the assistant.
 
-    Raises: InvalidArgument, Forbidden, NotFound, Unavailable.
+    `creates_thread`: the run gets a thread of its own. Raises: Rejected, InvalidArgument, Forbidden, NotFound,
+    Unavailable.
     """
     modes_of(body)
+    if creates_thread and (body.command or {}).get("resume") is not None:
+        raise Rejected(NOTHING_TO_RESUME)
     if _one_of(body.if_not_exists, ("reject", "create"), "reject", "if_not_exists") == "create":
         creates_thread = True
     run_id = new_run_id() if key is None else derived_id("run", *context.caller.parts, thread_id, key)

@@ -22,7 +22,7 @@ from slipstream_schemas import run_state as rs
 from slipstream_schemas.codec import dumps
 from slipstream_schemas.errors import InvalidArgument, NotFound, Unavailable
 from slipstream_schemas.ids import check_run_id, check_thread_id
-from slipstream_schemas.limits import CREATE_PROJECTION_WAIT_S, PROJECTION_WAIT_S, SEARCH_LIMIT_MAX
+from slipstream_schemas.limits import CREATE_PROJECTION_WAIT_S, PROJECTION_WAIT_S, SEARCH_LIMIT_MAX, SEARCH_OFFSET_MAX
 from slipstream_schemas.seq import last_of, unpack
 
 AnyRequest = Request[Any, Any, Any]
@@ -302,7 +302,10 @@ async def list_runs(request: AnyRequest, thread_id: str) -> Response[bytes]:
     """A thread's runs, newest first."""
     context: Context = request.state.context
     check_thread_id(thread_id)
-    limit, offset = integer(request, "limit", 10, 1, SEARCH_LIMIT_MAX), integer(request, "offset", 0, 0, 2**31)
+    limit, offset = (
+        integer(request, "limit", 10, 1, SEARCH_LIMIT_MAX),
+        integer(request, "offset", 0, 0, SEARCH_OFFSET_MAX),
+    )
     status = request.query_params.get("status")
     if status is not None and status not in RUN_STATUSES:
         raise InvalidArgument(f"Expected one of {', '.join(RUN_STATUSES)}", ("query", "status"), "literal_error")

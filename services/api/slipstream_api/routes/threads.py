@@ -8,6 +8,7 @@ from litestar import Request, Response, delete, get, patch, post
 from slipstream_api import access, erasing, runs, threads
 from slipstream_api.bodies import changed, idempotency_key, read
 from slipstream_api.context import Context
+from slipstream_api.paging import one_of
 from slipstream_api.problems import as_json
 from slipstream_api.thread_rows import row_of
 from slipstream_schemas import run_state as rs
@@ -54,7 +55,7 @@ async def patch_one(request: AnyRequest, thread_id: str) -> Response[bytes]:
     context: Context = request.state.context
     check_thread_id(thread_id)
     body = await read(request, ThreadPatch)
-    minutes = threads.minutes_of(body.ttl)
+    ttl = threads.ttl_of(body.ttl)
     asked: dict[str, Any] = {"metadata": body.metadata or {}}
     await access.thread(context, thread_id, "update", asked)
     metadata = threads.check_metadata(changed(body, {"metadata": asked.get("metadata")}).metadata)
@@ -63,7 +64,7 @@ async def patch_one(request: AnyRequest, thread_id: str) -> Response[bytes]:
         context.scope, thread_id, lambda state: rs.patch_thread(state, command_id, runs.now_ms(), patched)
     )
     context.written = max(context.written, seq)
-    await threads.limit_life(context, thread_id, minutes)
+    await threads.limit_life(context, thread_id, ttl)
     if "return=minimal" in request.headers.get("prefer", ""):
         return Response(b"", status_code=204)
     return as_json(await row_of(context, thread_id))
@@ -89,8 +90,7 @@ async def prune(request: AnyRequest) -> Response[bytes]:
     """Delete threads, or all of their checkpoints but the newest."""
     context: Context = request.state.context
     body = await read(request, ThreadPrune)
-    if body.strategy not in ("delete", "keep_latest"):
-        raise InvalidArgument("Expected one of delete, keep_latest", ("body", "strategy"), "literal_error")
+    one_of(body.strategy, threads.STRATEGIES, "strategy")
     if len(body.thread_ids) > PRUNE_THREADS_MAX:
         raise InvalidArgument(f"thread_ids has more than {PRUNE_THREADS_MAX} items", ("body", "thread_ids"))
     for number, thread_id in enumerate(body.thread_ids):
