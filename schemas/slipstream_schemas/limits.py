@@ -29,6 +29,10 @@ SEARCH_TOTAL_MAX: Final = 10_000
 EXTRACT_PATHS_MAX: Final = 10
 EXTRACT_KEYS_MAX: Final = 32
 
+MCP_TOOLS_MAX: Final = 1000
+"""Assistants that are shown as tools."""
+MCP_TOOLS_PAGE: Final = 100
+
 # Thread log
 RECORD_LINES_MAX: Final = 256
 """Stock SDK queues overflow on larger bursts, and `seq` has eight bits for the line."""

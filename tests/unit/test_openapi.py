@@ -84,6 +84,8 @@ def test_who_must_say_who_they_are_is_described() -> None:
         ("runs", "/threads/{thread_id}/runs/{run_id}", "/threads/{thread_id}"),
         ("threads", "/threads/{thread_id}/state", "/assistants"),
         ("meta", "/metrics", "/ok"),
+        ("mcp", "/mcp", "/a2a/{assistant_id}"),
+        ("a2a", "/.well-known/agent-card.json", "/mcp"),
     ],
 )
 def test_what_is_not_served_is_not_described(group: str, gone: str, left: str) -> None:

@@ -26,12 +26,13 @@ async def limit_life(
 
     Raises: Unavailable.
     """
+    wholly, partly = (None, ttl_minutes) if keeps_latest else (ttl_minutes, None)
     async with database.connection() as connection:
         await connection.execute(
-            "INSERT INTO temporary_threads (tenant, thread_id, ttl_minutes, keeps_latest) VALUES ($1, $2, $3, $4) "
+            "INSERT INTO temporary_threads (tenant, thread_id, ttl_minutes, prune_minutes) VALUES ($1, $2, $3, $4) "
             "ON CONFLICT (tenant, thread_id) DO UPDATE SET ttl_minutes=excluded.ttl_minutes, "
-            "keeps_latest=excluded.keeps_latest",
-            tenant, thread_id, ttl_minutes, keeps_latest,
+            "prune_minutes=excluded.prune_minutes",
+            tenant, thread_id, wholly, partly,
         )  # fmt: skip
 
 
@@ -45,7 +46,7 @@ async def due(database: Database, limit: int) -> list[tuple[str, str]]:
             "SELECT c.tenant, c.thread_id FROM temporary_threads c JOIN runs r USING (tenant, run_id) "
             "WHERE r.status NOT IN ('pending', 'running') AND r.updated_at < now() - make_interval(secs => c.kept_s) "
             "UNION SELECT c.tenant, c.thread_id FROM temporary_threads c JOIN threads t USING (tenant, thread_id) "
-            "WHERE t.status <> 'busy' AND NOT c.keeps_latest "
+            "WHERE t.status <> 'busy' "
             "AND greatest(t.updated_at, c.created_at) < now() - make_interval(secs => c.ttl_minutes * 60) LIMIT $1",
             limit,
         )  # fmt: skip
@@ -60,8 +61,8 @@ async def to_prune(database: Database, limit: int) -> list[tuple[str, str]]:
     async with database.connection() as connection:
         rows = await connection.fetch(
             "SELECT c.tenant, c.thread_id FROM temporary_threads c JOIN threads t USING (tenant, thread_id) "
-            "WHERE t.status <> 'busy' AND c.keeps_latest AND (c.pruned_at IS NULL OR c.pruned_at < t.updated_at) "
-            "AND greatest(t.updated_at, c.created_at) < now() - make_interval(secs => c.ttl_minutes * 60) LIMIT $1",
+            "WHERE t.status <> 'busy' AND (c.pruned_at IS NULL OR c.pruned_at < t.updated_at) "
+            "AND greatest(t.updated_at, c.created_at) < now() - make_interval(secs => c.prune_minutes * 60) LIMIT $1",
             limit,
         )  # fmt: skip
     return [(row["tenant"], row["thread_id"]) for row in rows]

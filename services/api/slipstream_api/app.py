@@ -24,10 +24,12 @@ from slipstream_api.inbound import HeaderChoice, Inbound
 from slipstream_api.origins import Origins
 from slipstream_api.route_groups import enabled, own_paths
 from slipstream_api.routes import (
+    a2a,
     assistant_graphs,
     assistants,
     crons,
     events,
+    mcp,
     metrics,
     runs,
     stateless,
@@ -61,6 +63,8 @@ ROUTES = [
     *stateless.ROUTES,
     *crons.ROUTES,
     *store.ROUTES,
+    *mcp.ROUTES,
+    *a2a.ROUTES,
     *events.ROUTES,
 ]
 NO_OPENAPI: OpenAPIConfig | None = None

@@ -8,10 +8,10 @@ from typing import Any, Final
 
 from slipstream_api import runs, threads
 from slipstream_api.openapi_schemas import COMPONENTS, INTEGER, OBJECT, Schema, both, either, holding, listed, named, of
-from slipstream_api.route_groups import groups_of
+from slipstream_api.route_groups import AGENT_CARD, groups_of
 from slipstream_api.routes import assistants, crons, stateless, states, store, thread_search
 from slipstream_api.routes import threads as thread_routes
-from slipstream_postgres import rows
+from slipstream_postgres import rows, storage
 from slipstream_postgres.crons import CronRow
 
 Parameter = tuple[str, str, str]
@@ -163,6 +163,7 @@ def _thread_paths(thread: str) -> Schema:
             "patch": _operation(tag, "Patch Thread", (THREAD,), thread_routes.ThreadPatch, row, other=minimal),
             "delete": _operation(tag, "Delete Thread", (THREAD,), success=GONE, status="204"),
         },
+        f"{thread}/storage": {"get": _operation(tag, "Get Thread Storage", (THREAD,), success=storage.ThreadStorage)},
         f"{thread}/copy": {"post": _operation(tag, "Copy Thread", (THREAD,), success=row)},
         "/threads/prune": {
             "post": _operation(tag, "Prune Threads", body=thread_routes.ThreadPrune, success=pruned, codes=())
@@ -289,6 +290,28 @@ def _stateless_paths() -> Schema:
     }
 
 
+def _agent_paths() -> Schema:
+    called, answered = named("JsonRpcMessage"), named("JsonRpcAnswer")
+    taken: Schema = {"202": {"description": "A notification, or an answer to nothing"}}
+    unread = {"400": _json("Not a JSON-RPC message", answered)}
+    one: tuple[Parameter, ...] = (("assistant_id", "path", "string"),)
+    both_kinds: Schema = {"application/json": {"schema": answered}, "text/event-stream": {}}
+    streamed: Schema = {"description": "The answer, or a stream of answers", "content": both_kinds}
+    return {
+        AGENT_CARD: {
+            "get": _operation("A2A", "Get Agent Card", (("assistant_id", "query", "string"),), success=OBJECT)
+        },
+        "/a2a/{assistant_id}": {
+            "post": _operation("A2A", "Receive A2A Message", one, called, streamed, other={**taken, **unread})
+        },
+        "/mcp": {
+            "post": _operation(
+                "MCP", "Receive MCP Message", body=called, success=answered, codes=(), other={**taken, **unread}
+            )
+        },
+    }
+
+
 def _system_paths() -> Schema:
     return {
         "/metrics": {"get": _operation(OPEN_TAG, "Metrics", success=PROMETHEUS, codes=())},
@@ -323,12 +346,14 @@ def _paths() -> Schema:
         **_assistants(),
         **_cron_paths(),
         **_store_paths(),
+        **_agent_paths(),
         **_system_paths(),
     }
 
 
 TAGS: Final = (
-    "Assistants", "Threads", "Thread Runs", "Stateless Runs", "Crons", "Store", "Event Streaming", OPEN_TAG,
+    "Assistants", "Threads", "Thread Runs", "Stateless Runs", "Crons", "Store", "MCP", "A2A", "Event Streaming",
+    OPEN_TAG,
 )  # fmt: skip
 DOCUMENT: Final[Schema] = {
     "openapi": "3.1.0",

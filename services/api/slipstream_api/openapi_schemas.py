@@ -7,7 +7,7 @@ import msgspec
 from slipstream_api import runs, threads
 from slipstream_api.routes import assistants, crons, stateless, states, store, thread_search
 from slipstream_api.routes import threads as thread_routes
-from slipstream_postgres import rows
+from slipstream_postgres import rows, storage
 from slipstream_postgres.crons import CronRow
 
 Schema = dict[str, Any]
@@ -19,6 +19,7 @@ TYPES: Final[tuple[Any, ...]] = (
     assistants.VersionSearch, assistants.VersionChoice, crons.CronCreate, crons.CronPatch, crons.CronSearch,
  store.ItemPut, store.ItemDelete, store.ItemSearch, store.NamespaceList,
     rows.ThreadRow, rows.RunRow, rows.AssistantRow, rows.AssistantVersionRow, CronRow,
+    storage.ThreadStorage,
 )  # fmt: skip
 _REFS, _MADE = msgspec.json.schema_components(TYPES, ref_template=PREFIX + "{name}")
 _OF_TYPE: Final[dict[Any, Schema]] = dict(zip(TYPES, _REFS, strict=True))
@@ -105,6 +106,32 @@ COMPONENTS: Final[Schema] = {
             "result": {},
             "error": {"type": "string"},
             "message": {"type": "string"},
+        },
+    },
+    "JsonRpcMessage": {
+        "type": "object",
+        "title": "JsonRpcMessage",
+        "required": ["jsonrpc"],
+        "properties": {
+            "jsonrpc": {"const": "2.0"},
+            "id": {"type": ["string", "integer", "null"]},
+            "method": {"type": "string"},
+            "params": OBJECT,
+        },
+    },
+    "JsonRpcAnswer": {
+        "type": "object",
+        "title": "JsonRpcAnswer",
+        "required": ["jsonrpc", "id"],
+        "properties": {
+            "jsonrpc": {"const": "2.0"},
+            "id": {"type": ["string", "integer", "null"]},
+            "result": OBJECT,
+            "error": {
+                "type": "object",
+                "required": ["code", "message"],
+                "properties": {"code": INTEGER, "message": {"type": "string"}},
+            },
         },
     },
     "Error": {"title": "Error", **holding(detail={"type": "string"})},

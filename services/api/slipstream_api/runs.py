@@ -97,7 +97,7 @@ def _one_of(value: str | None, allowed: tuple[str, ...], default: str, name: str
     return value
 
 
-async def _assistant(context: Context, name: str) -> AssistantRow:
+async def assistant_of(context: Context, name: str) -> AssistantRow:
     """A run's assistant as it is now. Raises: NotFound for an unknown id, NoSuchGraph for another name, Unavailable."""
     found = await access.permit(context, "assistants", "read", {"assistant_id": name})
     row = await assistants.get(context.database, context.scope.tenant, name, found, own_graphs=True)
@@ -128,7 +128,7 @@ async def resolve(
     run_id = new_run_id() if key is None else derived_id("run", *context.caller.parts, thread_id, key)
     body, found = await _permitted(context, thread_id, run_id, body, creates_thread=creates_thread)
     # The assistant first: a run that would make its thread then does the same work for an id that is taken, too.
-    assistant = await _assistant(context, body.assistant_id)
+    assistant = await assistant_of(context, body.assistant_id)
     await access.check_new_thread(context, thread_id, found, may_create=creates_thread, text=NO_PLACE)
     if body.webhook is not None:
         webhook_urls.parse(body.webhook, allow_private=context.settings.webhook_allow_private)

@@ -26,7 +26,7 @@ def sse(event: str, data: Any, event_id: str) -> bytes:
 
 
 class V1Renderer:
-    """Renders one run's records. `done` is set by the terminal event, `error` when it failed."""
+    """Renders one run's records. `done` and `status` are set by the terminal event, `error` when it failed."""
 
     def __init__(self, run_id: str, modes: Iterable[str], subgraphs: bool = False) -> None:
         self.run_id = run_id
@@ -34,6 +34,7 @@ class V1Renderer:
         self.subgraphs = subgraphs
         self.done = False
         self.needs_opening = False
+        self.status: str | None = None
         self.error: dict[str, str] | None = None
         self.values: Any = None
         self.interrupts: list[dict[str, Any]] = []
@@ -109,7 +110,7 @@ class V1Renderer:
             return [("metadata", {"run_id": self.run_id, "attempt": self._attempt})]
         if view.data["event"] not in TERMINAL:
             return []
-        self.done = True
+        self.done, self.status = True, view.x.get("status")
         self.error = view.x.get("error")
         return [("error", self.error)] if self.error else []
 

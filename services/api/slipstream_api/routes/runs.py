@@ -176,12 +176,12 @@ async def wait_new(request: AnyRequest, thread_id: str, *, creates_thread: bool 
     on_gone = None
     if body.on_disconnect == "cancel":
         on_gone = _canceller(context, accepted.thread_id, accepted.run_id)
-    return _waiting(context, accepted.thread_id, accepted.run_id, accepted.log_seq, places(accepted, "join"), on_gone)
+    return waiting(context, accepted.thread_id, accepted.run_id, accepted.log_seq, places(accepted, "join"), on_gone)
 
 
-def _waiting(
+def waiting(
     context: Context, thread_id: str, run_id: str, log_seq: int, headers: dict[str, str],
-    on_gone: Callable[[], Awaitable[None]] | None = None,
+    on_gone: Callable[[], Awaitable[None]] | None = None, shape: Callable[[V1Renderer], Any] = V1Renderer.result,
 ) -> Stream:  # fmt: skip
     """An answer of white space until the run is over, then its result: proxies see life, JSON parsers do not."""
     renderer = V1Renderer(run_id, ())
@@ -189,7 +189,7 @@ def _waiting(
     async def pieces() -> AsyncGenerator[bytes]:
         async for _ in follow(context, thread_id, last_of(log_seq), renderer):
             pass
-        yield dumps(renderer.result())
+        yield dumps(shape(renderer))
 
     json_headers = {"content-type": "application/json", **headers}
     return Stream(pieces(), context.heart, json_headers, keepalive=NEWLINE, opening=b"", on_gone=on_gone)
@@ -202,7 +202,7 @@ async def join(request: AnyRequest, thread_id: str, run_id: str) -> ASGIApp:
     await access.thread(context, check_thread_id(thread_id), "read", {"run_id": run_id})
     place = await place_of(context, thread_id, run_id)
     on_gone = _canceller(context, thread_id, run_id) if flag(request, "cancel_on_disconnect") else None
-    return _waiting(context, thread_id, run_id, place.log_seq, {}, on_gone)
+    return waiting(context, thread_id, run_id, place.log_seq, {}, on_gone)
 
 
 def last_event_id(request: AnyRequest) -> tuple[int, int] | None:
@@ -346,7 +346,7 @@ async def cancel(request: AnyRequest, thread_id: str, run_id: str) -> ASGIApp:
     await runs.cancel(context, thread_id, run_id, action)
     if not flag(request, "wait"):
         return Empty(202)
-    return _waiting(context, thread_id, run_id, place.log_seq, {})
+    return waiting(context, thread_id, run_id, place.log_seq, {})
 
 
 ROUTES = [

@@ -11,10 +11,12 @@ from slipstream_api.context import Context
 from slipstream_api.paging import one_of
 from slipstream_api.problems import as_json
 from slipstream_api.thread_rows import row_of
+from slipstream_postgres import storage
 from slipstream_schemas import run_state as rs
 from slipstream_schemas.errors import InvalidArgument
 from slipstream_schemas.ids import check_thread_id, new_run_id
 from slipstream_schemas.limits import CREATE_PROJECTION_WAIT_S, PRUNE_THREADS_MAX
+from slipstream_schemas.subjects import thread_key
 
 AnyRequest = Request[Any, Any, Any]
 
@@ -70,6 +72,16 @@ async def patch_one(request: AnyRequest, thread_id: str) -> Response[bytes]:
     return as_json(await row_of(context, thread_id))
 
 
+@get("/threads/{thread_id:str}/storage")
+async def get_storage(request: AnyRequest, thread_id: str) -> Response[bytes]:
+    """How many bytes the checkpoints of a thread take."""
+    context: Context = request.state.context
+    await access.thread(context, check_thread_id(thread_id))
+    await row_of(context, thread_id)
+    key = thread_key(context.scope, thread_id)
+    return as_json(await storage.of_thread(context.database, thread_id, key))
+
+
 @delete("/threads/{thread_id:str}", status_code=204)
 async def delete_one(request: AnyRequest, thread_id: str) -> None:
     """Delete a thread, its records and its rows."""
@@ -100,4 +112,4 @@ async def prune(request: AnyRequest) -> Response[bytes]:
     return as_json({"pruned_count": pruned})
 
 
-ROUTES = [create, get_one, patch_one, delete_one, copy, prune]
+ROUTES = [create, get_one, get_storage, patch_one, delete_one, copy, prune]

@@ -8,7 +8,6 @@ down_revision = "0008"
 
 
 def upgrade() -> None:
-    """Add what the ttl takes, and when it did."""
-    wholly = sa.Column("keeps_latest", sa.Boolean, nullable=False, server_default=sa.text("false"))
-    op.add_column("temporary_threads", wholly)
+    """Add their ttl, and when it was acted on. An API of before that still runs sees no ttl, and deletes nothing."""
+    op.add_column("temporary_threads", sa.Column("prune_minutes", sa.Float))
     op.add_column("temporary_threads", sa.Column("pruned_at", sa.DateTime(timezone=True)))
