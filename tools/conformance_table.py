@@ -6,12 +6,13 @@
 A promise is `@pytest.mark.promise(wire, reference=…, aegra=…)` on a test whose docstring says what clients rely on.
 """
 
-import argparse
 import ast
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
+
+from generated_page import write_or_compare
 
 REPOSITORY: Final = Path(__file__).resolve().parents[1]
 TESTS: Final = REPOSITORY / "tests" / "conformance"
@@ -101,19 +102,7 @@ def generate() -> str:
     return render(promises([module for folder in FOLDERS for module in sorted((TESTS / folder).glob("test_*.py"))]))
 
 
-def main() -> int:
-    """Write the page, or compare it."""
-    parser = argparse.ArgumentParser(description="The conformance table, from the marks on the tests.")
-    parser.add_argument("--check", action="store_true", help="compare with the page that is there")
-    wanted = generate()
-    if not parser.parse_args().check:
-        TABLE.write_text(wanted, encoding="utf-8")
-        return 0
-    if TABLE.read_text(encoding="utf-8") == wanted:
-        return 0
-    print("docs/conformance.md is not what the tests say: run `just conformance-table`", file=sys.stderr)
-    return 1
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(
+        write_or_compare(TABLE, generate(), "conformance-table", "The conformance table, from the marks on the tests.")
+    )

@@ -4,11 +4,11 @@ python tools/status_table.py           write the section of docs/migrate.md
 python tools/status_table.py --check   fail when it is not what the description says
 """
 
-import argparse
 import sys
 from pathlib import Path
 from typing import Any, Final
 
+from generated_page import write_or_compare
 from slipstream_api.openapi import DOCUMENT
 
 PAGE: Final = Path(__file__).resolve().parents[1] / "docs" / "migrate.md"
@@ -46,19 +46,9 @@ def generate() -> str:
     return replaced(PAGE.read_text(encoding="utf-8"), table(DOCUMENT))
 
 
-def main() -> int:
-    """Write the page, or compare it."""
-    parser = argparse.ArgumentParser(description="The statuses in docs/migrate.md, from the API's description.")
-    parser.add_argument("--check", action="store_true", help="compare with the page that is there")
-    wanted = generate()
-    if not parser.parse_args().check:
-        PAGE.write_text(wanted, encoding="utf-8")
-        return 0
-    if PAGE.read_text(encoding="utf-8") == wanted:
-        return 0
-    print("docs/migrate.md is not what the API describes: run `just status-table`", file=sys.stderr)
-    return 1
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(
+        write_or_compare(
+            PAGE, generate(), "status-table", "The statuses in docs/migrate.md, from the API's description."
+        )
+    )

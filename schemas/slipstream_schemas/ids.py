@@ -12,6 +12,7 @@ from slipstream_schemas.errors import InvalidArgument
 from slipstream_schemas.limits import THREAD_ID_CHARS_MAX, TOKEN_CHARS_MAX
 
 _ID = re.compile(r"[A-Za-z0-9_\-]+", re.ASCII)
+_TOOL_NAME = re.compile(r"[A-Za-z0-9_.\-]{1,64}", re.ASCII)
 _SYSTEM_ASSISTANTS = uuid.UUID("6ba7b821-9dad-11d1-80b4-00c04fd430c8")
 
 
@@ -70,6 +71,11 @@ def derived_id(*parts: str) -> str:
 def system_assistant_id(graph_id: str) -> str:
     """The id of the assistant that every graph has. Source: langgraph-api's derivation, which clients rely on."""
     return str(uuid.uuid5(_SYSTEM_ASSISTANTS, graph_id))
+
+
+def is_tool_name(name: str) -> bool:
+    """Whether clients take this for the name of a tool. Source: MCP 2025-11-25, tool names."""
+    return _TOOL_NAME.fullmatch(name) is not None
 
 
 def synthetic_event_id(run_id: str, status: str) -> str:

@@ -18,6 +18,7 @@ IDEMPOTENCY_KEY_CHARS_MAX: Final = 255
 GRAPH_ID_CHARS_MAX: Final = 256
 """It stands in a subject, encoded: NATS closes the connection that sends a line of 4 KiB."""
 SEARCH_LIMIT_MAX: Final = 1000
+SEARCH_OFFSET_MAX: Final = 2**31 - 1
 BATCH_RUNS_MAX: Final = 100
 CANCEL_RUNS_MAX: Final = 1000
 """Runs that one request may stop."""
@@ -27,6 +28,10 @@ SEARCH_TOTAL_MAX: Final = 10_000
 """Matches are counted exactly up to here; beyond, a search says that there are more."""
 EXTRACT_PATHS_MAX: Final = 10
 EXTRACT_KEYS_MAX: Final = 32
+
+MCP_TOOLS_MAX: Final = 1000
+"""Assistants that are shown as tools."""
+MCP_TOOLS_PAGE: Final = 100
 
 # Thread log
 RECORD_LINES_MAX: Final = 256

@@ -37,7 +37,31 @@ async def test_threads_go_when_their_time_is_over(stack: Stack) -> None:
         assert left == {kept, long, endless.json()["thread_id"]}
 
 
-@pytest.mark.parametrize("ttl", [0, -1, TTL_MINUTES_MAX + 1, {"ttl": 5, "strategy": "keep_latest"}, "soon"])
+async def test_a_ttl_may_take_the_older_checkpoints_alone(stack: Stack) -> None:
+    sdk = get_client(url=stack.start().url)
+    thread_id = (await sdk.threads.create(graph_id="counter"))["thread_id"]
+    plain = (await sdk.threads.create(graph_id="counter"))["thread_id"]
+
+    async def history(of: str) -> int:
+        return len(await sdk.threads.get_history(of, limit=100))
+
+    async def is_pruned() -> bool:
+        return await history(thread_id) == 1
+
+    for each in (thread_id, plain):
+        await sdk.runs.wait(each, "counter", input={"steps": 3, "delay_s": 0})
+    await sdk.http.patch(f"/threads/{thread_id}", json={"ttl": {"ttl": 0.001, "strategy": "keep_latest"}})
+    # As often as the thread changes.
+    for _ in range(2):
+        await until(is_pruned, what="the older checkpoints are gone")
+        before = (await sdk.threads.get_state(thread_id))["values"]
+        assert before == (await sdk.threads.get(thread_id))["values"]
+        await sdk.runs.wait(thread_id, "counter", input={"steps": 3, "delay_s": 0})
+    await until(is_pruned, what="the older checkpoints are gone")
+    assert await history(plain) > 1
+
+
+@pytest.mark.parametrize("ttl", [0, -1, TTL_MINUTES_MAX + 1, {"ttl": 5, "strategy": "keep_all"}, "soon"])
 def test_a_ttl_that_cannot_be_kept_is_refused(live: Stack, ttl: object) -> None:
     answer = httpx.post(f"{live.url}/threads", json={"ttl": ttl})
     assert answer.status_code == 422 and "ttl" in answer.text
@@ -50,3 +74,10 @@ def test_a_stateless_run_is_repeated_by_its_key(live: Stack) -> None:
         assert http.post("/runs", json={**RUN, "metadata": {"other": 1}}).status_code == 422
     answer = httpx.post(f"{live.url}/runs", json={**RUN, "on_completion": "forget"})
     assert answer.status_code == 422
+
+
+@pytest.mark.parametrize("path", ["/runs", "/runs/stream", "/runs/wait", "/runs/batch", "/runs/crons"])
+def test_there_is_nothing_to_resume_without_a_thread(live: Stack, path: str) -> None:
+    body = {"assistant_id": "approval", "command": {"resume": "yes"}, "schedule": "0 0 1 1 *"}
+    answer = httpx.post(live.url + path, json=[body] if path == "/runs/batch" else body)
+    assert answer.status_code == 400 and "thread" in answer.json()["detail"]

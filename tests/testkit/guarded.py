@@ -109,6 +109,7 @@ IN_THREAD: Final = "/threads/{thread_id:str}"
 IN_RUN: Final = f"{IN_THREAD}/runs/{{run_id:str}}"
 ASSISTANT: Final = "/assistants/{assistant_id:str}"
 STREAMED: Final = {"channels": ["values", "messages", "lifecycle"]}
+RPC: Final = {"jsonrpc": "2.0", "id": 1}
 COMMAND: Final = {"id": 1, "method": "state.get", "params": {}}
 SAMPLES: Final[dict[str, Sample]] = {
     "POST /assistants": Sample("taken", {"graph_id": "chat", "assistant_id": "<assistant_id>"}),
@@ -129,6 +130,7 @@ SAMPLES: Final[dict[str, Sample]] = {
     f"GET {IN_THREAD}": Sample("same"),
     f"PATCH {IN_THREAD}": Sample("same", {"metadata": {"owner": "bob"}}),
     f"DELETE {IN_THREAD}": Sample("same"),
+    f"GET {IN_THREAD}/storage": Sample("same"),
     f"POST {IN_THREAD}/copy": Sample("same"),
     "POST /threads/prune": Sample("same", {"thread_ids": ["<thread_id>"], "strategy": "delete"}),
     f"GET {IN_THREAD}/state": Sample("same"),
@@ -163,6 +165,9 @@ SAMPLES: Final[dict[str, Sample]] = {
     "DELETE /store/items": Sample("same", {"namespace": ["notes"], "key": "one"}),
     "POST /store/items/search": Sample("none", {}),
     "POST /store/namespaces": Sample("none", {}),
+    "GET /.well-known/agent-card.json": Sample("same", query={"assistant_id": "<assistant_id>"}),
+    "POST /a2a/{assistant_id:str}": Sample("same", {**RPC, "method": "tasks/get", "params": {"id": "<run_id>"}}),
+    "POST /mcp": Sample("same", {**RPC, "method": "tools/call", "params": {"name": "<assistant_id>", "arguments": {}}}),
     f"GET {IN_THREAD}/stream": Sample("same"),
     f"POST {IN_THREAD}/stream": Sample("silent", STREAMED),
     f"POST {IN_THREAD}/stream/events": Sample("silent", STREAMED),

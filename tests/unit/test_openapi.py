@@ -3,7 +3,11 @@
 import re
 from typing import Any
 
-from slipstream_api.openapi import DOCUMENT, PAGE
+import pytest
+
+from slipstream_api.app import ROUTES
+from slipstream_api.auth.middleware import OPEN
+from slipstream_api.openapi import DOCUMENT, page, without
 from slipstream_api.routes import assistant_graphs, assistants
 
 SEED_OPERATION = "stream_thread_events_threads__thread_id__stream_events_post"
@@ -44,7 +48,7 @@ def test_every_operation_is_on_the_page() -> None:
     operations = [o for path in DOCUMENT["paths"].values() for o in path.values()]
     assert DOCUMENT["openapi"] == "3.1.0"
     assert len({o["operationId"] for o in operations}) == len(operations)
-    assert all(o["summary"] in PAGE for o in operations)
+    assert all(o["summary"] in page(DOCUMENT) for o in operations)
 
 
 def test_the_assistants_are_described_as_they_are_served() -> None:
@@ -61,3 +65,49 @@ def test_the_assistants_are_described_as_they_are_served() -> None:
         for method in operations
     }
     assert described == served
+
+
+def test_who_must_say_who_they_are_is_described() -> None:
+    for route in ROUTES:
+        is_open = route.opt.get("auth") == OPEN["auth"]
+        for path in route.paths:
+            for method in getattr(route, "http_methods", ()):
+                described = DOCUMENT["paths"][re.sub(r":str}", "}", path)][str(method).lower()]["responses"]
+                assert ({"401", "403"} <= described.keys()) is not is_open, path
+
+
+@pytest.mark.parametrize(
+    ("group", "gone", "left"),
+    [
+        ("store", "/store/items", "/threads"),
+        ("assistants", "/assistants/{assistant_id}/graph", "/runs"),
+        ("runs", "/threads/{thread_id}/runs/{run_id}", "/threads/{thread_id}"),
+        ("threads", "/threads/{thread_id}/state", "/assistants"),
+        ("meta", "/metrics", "/ok"),
+        ("mcp", "/mcp", "/a2a/{assistant_id}"),
+        ("a2a", "/.well-known/agent-card.json", "/mcp"),
+    ],
+)
+def test_what_is_not_served_is_not_described(group: str, gone: str, left: str) -> None:
+    described = without({group})
+    assert gone in DOCUMENT["paths"] and gone not in described["paths"] and left in described["paths"]
+    assert f"<code>{gone}</code>" not in page(described)
+    assert without(()) == DOCUMENT
+
+
+# The second seed: a run that is created and streamed. It has fields and a response, and no OpenAPI of its own.
+SEED_FIELDS = {
+    "assistant_id", "input", "config", "context", "checkpoint", "stream_mode", "on_disconnect", "on_completion",
+    "multitask_strategy", "command", "interrupt_before", "interrupt_after", "stream_subgraphs", "metadata",
+}  # fmt: skip
+
+
+def test_the_stream_of_a_new_run_is_the_seeds() -> None:
+    operation = DOCUMENT["paths"]["/threads/{thread_id}/runs/stream"]["post"]
+    assert operation["summary"] == "Create And Stream Run"
+    assert operation["responses"]["200"]["content"] == {"text/event-stream": {}}
+    reference = operation["requestBody"]["content"]["application/json"]["schema"]["$ref"]
+    schema = DOCUMENT["components"]["schemas"][reference.rpartition("/")[2]]
+    assert schema["required"] == ["assistant_id"] and schema["properties"].keys() >= SEED_FIELDS
+    # `stream` asks for what the path says already: fields that nobody knows are ignored.
+    assert "additionalProperties" not in schema

@@ -144,8 +144,12 @@ temporary_threads = Table(
     Column("kept_s", Float, nullable=False, server_default=text("0")),
     Column("ttl_minutes", Float),
     Column("created_at", DateTime(timezone=True), nullable=False, server_default=text("now()")),
+    Column("prune_minutes", Float),
+    Column("pruned_at", DateTime(timezone=True)),
 )
-"""Threads to be deleted when their run is over, or when they have not changed for their ttl."""
+"""Threads to be deleted when their run is over, or when they have not changed for their ttl, which may take their older
+checkpoints alone.
+"""
 
 webhooks = Table(
     "webhooks",

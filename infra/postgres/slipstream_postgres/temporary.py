@@ -1,4 +1,5 @@
 """Threads that go by themselves: those of stateless runs and of crons, some time after their run, and those with a ttl.
+A ttl may also take the older checkpoints of a thread alone, each time that it has not changed for so long.
 
 Plain rows, written before the thread is made: a thread whose row is lost would stay for ever.
 """
@@ -18,13 +19,20 @@ async def remember(database: Database, tenant: str, thread_id: str, run_id: str,
         )  # fmt: skip
 
 
-async def limit_life(database: Database, tenant: str, thread_id: str, ttl_minutes: float) -> None:
-    """Let a thread be deleted when it has not changed for so long. Raises: Unavailable."""
+async def limit_life(
+    database: Database, tenant: str, thread_id: str, ttl_minutes: float, *, keeps_latest: bool
+) -> None:
+    """Let a thread, or all of its checkpoints but the newest, be deleted when it has not changed for so long.
+
+    Raises: Unavailable.
+    """
+    wholly, partly = (None, ttl_minutes) if keeps_latest else (ttl_minutes, None)
     async with database.connection() as connection:
         await connection.execute(
-            "INSERT INTO temporary_threads (tenant, thread_id, ttl_minutes) VALUES ($1, $2, $3) "
-            "ON CONFLICT (tenant, thread_id) DO UPDATE SET ttl_minutes=excluded.ttl_minutes",
-            tenant, thread_id, ttl_minutes,
+            "INSERT INTO temporary_threads (tenant, thread_id, ttl_minutes, prune_minutes) VALUES ($1, $2, $3, $4) "
+            "ON CONFLICT (tenant, thread_id) DO UPDATE SET ttl_minutes=excluded.ttl_minutes, "
+            "prune_minutes=excluded.prune_minutes",
+            tenant, thread_id, wholly, partly,
         )  # fmt: skip
 
 
@@ -43,6 +51,30 @@ async def due(database: Database, limit: int) -> list[tuple[str, str]]:
             limit,
         )  # fmt: skip
     return [(row["tenant"], row["thread_id"]) for row in rows]
+
+
+async def to_prune(database: Database, limit: int) -> list[tuple[str, str]]:
+    """`(tenant, thread_id)` of threads that have not changed for their ttl and keep their newest checkpoint then.
+
+    A thread that has not changed since it was pruned is not among them. Raises: Unavailable.
+    """
+    async with database.connection() as connection:
+        rows = await connection.fetch(
+            "SELECT c.tenant, c.thread_id FROM temporary_threads c JOIN threads t USING (tenant, thread_id) "
+            "WHERE t.status <> 'busy' AND (c.pruned_at IS NULL OR c.pruned_at < t.updated_at) "
+            "AND greatest(t.updated_at, c.created_at) < now() - make_interval(secs => c.prune_minutes * 60) LIMIT $1",
+            limit,
+        )  # fmt: skip
+    return [(row["tenant"], row["thread_id"]) for row in rows]
+
+
+async def pruned(database: Database, tenant: str, thread_id: str, *, done: bool) -> None:
+    """The thread was pruned; or, when it was not, is to be after its ttl once more. Raises: Unavailable."""
+    column = "pruned_at" if done else "created_at"
+    async with database.connection() as connection:
+        await connection.execute(
+            f"UPDATE temporary_threads SET {column}=now() WHERE tenant=$1 AND thread_id=$2", tenant, thread_id
+        )
 
 
 async def gone(database: Database, older_than_s: float, limit: int) -> list[tuple[str, str]]:

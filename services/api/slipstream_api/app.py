@@ -8,11 +8,12 @@ from typing import Any
 
 from litestar import Litestar
 from litestar.config.cors import CORSConfig
+from litestar.datastructures import State
 from litestar.exceptions import HTTPException
 from litestar.openapi.config import OpenAPIConfig
 from litestar.types import ASGIApp
 
-from slipstream_api import problems
+from slipstream_api import openapi, problems
 from slipstream_api.auth.loading import load_handlers
 from slipstream_api.auth.middleware import authenticating
 from slipstream_api.context import Context
@@ -23,10 +24,12 @@ from slipstream_api.inbound import HeaderChoice, Inbound
 from slipstream_api.origins import Origins
 from slipstream_api.route_groups import enabled, own_paths
 from slipstream_api.routes import (
+    a2a,
     assistant_graphs,
     assistants,
     crons,
     events,
+    mcp,
     metrics,
     runs,
     stateless,
@@ -60,6 +63,8 @@ ROUTES = [
     *stateless.ROUTES,
     *crons.ROUTES,
     *store.ROUTES,
+    *mcp.ROUTES,
+    *a2a.ROUTES,
     *events.ROUTES,
 ]
 NO_OPENAPI: OpenAPIConfig | None = None
@@ -88,8 +93,10 @@ async def opened(settings: ServiceSettings) -> AsyncIterator[Context]:
 
 def create_app(context: Context, http: HttpSettings) -> Litestar:
     """Our own ASGI application on an open context. Raises: BadConfig."""
+    document = openapi.without(http.disabled)
     return Litestar(
         route_handlers=enabled(ROUTES, http.disabled),
+        state=State({"document": document, "page": openapi.page(document)}),
         openapi_config=NO_OPENAPI,
         logging_config=None,
         # Auth stands before the user's middleware; `auth_first` is so by this order.

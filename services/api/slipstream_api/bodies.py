@@ -17,18 +17,19 @@ AnyRequest = Request[Any, Any, Any]
 
 async def read(request: AnyRequest, kind: type[T]) -> T:
     """The JSON body as `kind`; an empty body is `{}`. Raises: InvalidArgument, TooLarge."""
-    return convert(decode(await _body(request) or b"{}"), kind)
+    return convert(decode(await raw_body(request) or b"{}"), kind)
 
 
 async def read_list(request: AnyRequest, kind: type[T]) -> list[T]:
     """The JSON body as a list of `kind`. Raises: InvalidArgument, TooLarge."""
-    plain = decode(await _body(request))
+    plain = decode(await raw_body(request))
     if not isinstance(plain, list):
         raise InvalidArgument("Expected an array", ("body",), "type_error")
     return [convert(each, kind) for each in plain]  # pyright: ignore[reportUnknownVariableType]
 
 
-async def _body(request: AnyRequest) -> bytes:
+async def raw_body(request: AnyRequest) -> bytes:
+    """The body as it came. Raises: TooLarge."""
     raw = bytearray()
     async for piece in request.stream():
         raw.extend(piece)

@@ -49,6 +49,8 @@ class HttpConfig(msgspec.Struct, frozen=True, omit_defaults=True):
     disable_runs: bool = False
     disable_store: bool = False
     disable_meta: bool = False
+    disable_mcp: bool = False
+    disable_a2a: bool = False
 
 
 class HttpSettings(msgspec.Struct, frozen=True):

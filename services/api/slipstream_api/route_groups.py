@@ -6,6 +6,7 @@ from typing import Any, Final
 
 META: Final = frozenset({"/openapi.json", "/info", "/metrics", "/docs"})
 """What `disable_meta` takes away. Health stays: whoever runs the process asks for it."""
+AGENT_CARD: Final = "/.well-known/agent-card.json"
 SHADOWABLE: Final = "/info"
 """A path of ours that the user's application may answer instead."""
 _PARAMETER: Final = re.compile(r"\{[^}]*\}")
@@ -16,6 +17,8 @@ def groups_of(path: str) -> frozenset[str]:
     first, *rest = path.strip("/").split("/")
     if path in META:
         return frozenset({"meta"})
+    if path == AGENT_CARD:
+        return frozenset({"a2a"})
     if first != "threads":
         return frozenset({first})
     if "runs" in rest:

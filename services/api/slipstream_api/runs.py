@@ -17,7 +17,7 @@ from slipstream_postgres.rows import AssistantRow
 from slipstream_schemas import run_state as rs
 from slipstream_schemas.answers import OpenInterrupt, answered_by
 from slipstream_schemas.codec import to_plain
-from slipstream_schemas.errors import InvalidArgument, NoSuchGraph, NotFound
+from slipstream_schemas.errors import InvalidArgument, NoSuchGraph, NotFound, Rejected
 from slipstream_schemas.ids import derived_id, new_run_id
 from slipstream_schemas.limits import AFTER_SECONDS_MAX, CREATE_PROJECTION_WAIT_S
 from slipstream_schemas.metadata_filter import MetadataFilter
@@ -29,6 +29,7 @@ STREAM_MODES = (
     "values", "messages", "messages-tuple", "tasks", "checkpoints", "updates", "events", "debug", "custom"
 )  # fmt: skip
 NO_PLACE = "Thread or assistant not found."
+NOTHING_TO_RESUME = "command.resume needs a thread: a run on a thread of its own has nothing to resume."
 CHANGEABLE = ("input", "command", "config", "context")
 """What of a run's request a handler may change, besides its metadata."""
 DURABILITIES = ("sync", "async", "exit")
@@ -96,7 +97,7 @@ def _one_of(value: str | None, allowed: tuple[str, ...], default: str, name: str
     return value
 
 
-async def _assistant(context: Context, name: str) -> AssistantRow:
+async def assistant_of(context: Context, name: str) -> AssistantRow:
     """A run's assistant as it is now. Raises: NotFound for an unknown id, NoSuchGraph for another name, Unavailable."""
     found = await access.permit(context, "assistants", "read", {"assistant_id": name})
     row = await assistants.get(context.database, context.scope.tenant, name, found, own_graphs=True)
@@ -116,15 +117,18 @@ async def resolve(
 ) -> rs.RunCreated:
     """Check a request, ask whether the caller may, and resolve the assistant.
 
-    Raises: InvalidArgument, Forbidden, NotFound, Unavailable.
+    `creates_thread`: the run gets a thread of its own. Raises: Rejected, InvalidArgument, Forbidden, NotFound,
+    Unavailable.
     """
     modes_of(body)
+    if creates_thread and (body.command or {}).get("resume") is not None:
+        raise Rejected(NOTHING_TO_RESUME)
     if _one_of(body.if_not_exists, ("reject", "create"), "reject", "if_not_exists") == "create":
         creates_thread = True
     run_id = new_run_id() if key is None else derived_id("run", *context.caller.parts, thread_id, key)
     body, found = await _permitted(context, thread_id, run_id, body, creates_thread=creates_thread)
     # The assistant first: a run that would make its thread then does the same work for an id that is taken, too.
-    assistant = await _assistant(context, body.assistant_id)
+    assistant = await assistant_of(context, body.assistant_id)
     await access.check_new_thread(context, thread_id, found, may_create=creates_thread, text=NO_PLACE)
     if body.webhook is not None:
         webhook_urls.parse(body.webhook, allow_private=context.settings.webhook_allow_private)

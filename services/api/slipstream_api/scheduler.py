@@ -9,7 +9,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
-from slipstream_api import crons, erasing
+from slipstream_api import crons, erasing, states
 from slipstream_api.context import Context
 from slipstream_api.retention import keep_to_bounds
 from slipstream_nats.inbox import Message
@@ -96,12 +96,24 @@ async def _delete_threads(context: Context) -> None:
         await temporary.forget(context.database, tenant, thread_id)
 
 
+async def _prune_threads(context: Context) -> None:
+    """Take the older checkpoints of threads whose ttl says so. One that cannot be pruned holds up no other."""
+    for tenant, thread_id in await temporary.to_prune(context.database, CRON_SWEEP_ROWS):
+        try:
+            done = await states.keep_latest(context.by_itself(tenant), thread_id)
+        except SlipstreamError as error:
+            log.warning("thread %s is not pruned for now: %s", thread_id, error.message)
+            done = False
+        await temporary.pruned(context.database, tenant, thread_id, done=done)
+
+
 async def _sweep(context: Context, reconnected: asyncio.Event) -> None:
     while True:
         reconnected.clear()
         for tenant, row in await rows.overdue(context.database, CRON_LATE_S, CRON_SWEEP_ROWS):
             await _make_up_for(context, tenant, row)
         await _delete_threads(context)
+        await _prune_threads(context)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CRON_SWEEP_S):
                 await reconnected.wait()

@@ -18,6 +18,8 @@ from slipstream_schemas.errors import Conflict, InvalidArgument, NotFound, Rejec
 from slipstream_schemas.ids import check_thread_id, derived_id, new_run_id, new_thread_id
 from slipstream_schemas.limits import CREATE_PROJECTION_WAIT_S, METADATA_KEYS_MAX, TTL_MINUTES_MAX
 
+STRATEGIES = ("delete", "keep_latest")
+"""What pruning takes: the thread, or all of its checkpoints but the newest."""
 NO_GRAPH = "supersteps need a graph: name it in metadata.graph_id"
 
 
@@ -32,6 +34,11 @@ class Ttl(msgspec.Struct):
 
     ttl: float
     strategy: str = "delete"
+
+    @property
+    def keeps_latest(self) -> bool:
+        """Whether the thread stays, and its newest checkpoint."""
+        return self.strategy == "keep_latest"
 
 
 class ThreadCreate(msgspec.Struct):
@@ -51,21 +58,22 @@ def check_metadata(metadata: dict[str, Any] | None) -> dict[str, Any]:
     return metadata or {}
 
 
-def minutes_of(ttl: float | Ttl | None) -> float | None:
+def ttl_of(given: float | Ttl | None) -> Ttl | None:
     """How long a thread shall stay. Raises: InvalidArgument."""
-    minutes = ttl.ttl if isinstance(ttl, Ttl) else ttl
-    if minutes is not None and not 0 < minutes <= TTL_MINUTES_MAX:
+    ttl = given if given is None or isinstance(given, Ttl) else Ttl(given)
+    if ttl is not None and not 0 < ttl.ttl <= TTL_MINUTES_MAX:
         raise InvalidArgument(f"Expected 0 to {TTL_MINUTES_MAX} minutes", ("body", "ttl"), "out_of_range")
-    if isinstance(ttl, Ttl) and ttl.strategy != "delete":
-        text = "Expected delete: to keep the newest checkpoint alone, POST to /threads/prune"
+    if ttl is not None and ttl.strategy not in STRATEGIES:
+        text = f"Expected one of {', '.join(STRATEGIES)}"
         raise InvalidArgument(text, ("body", "ttl", "strategy"), "literal_error")
-    return minutes
+    return ttl
 
 
-async def limit_life(context: Context, thread_id: str, minutes: float | None) -> None:
-    """Let the thread go when nothing has changed it for so long. Raises: Unavailable."""
-    if minutes is not None:
-        await temporary.limit_life(context.database, context.scope.tenant, thread_id, minutes)
+async def limit_life(context: Context, thread_id: str, ttl: Ttl | None) -> None:
+    """Let the thread, or its older checkpoints, go when nothing has changed it for so long. Raises: Unavailable."""
+    if ttl is not None:
+        tenant = context.scope.tenant
+        await temporary.limit_life(context.database, tenant, thread_id, ttl.ttl, keeps_latest=ttl.keeps_latest)
 
 
 def _digest(value: object) -> str:
@@ -79,7 +87,7 @@ async def create(context: Context, body: ThreadCreate, key: str | None = None) -
     Raises: InvalidArgument, Conflict, and what `states.update_state` does.
     """
     _checked(body)
-    minutes = minutes_of(body.ttl)
+    ttl = ttl_of(body.ttl)
     derived = derived_id("thread", *context.caller.parts, key) if key else new_thread_id()
     thread_id = body.thread_id or derived
     request = f"{_digest(key)}:{_digest(body)}" if key else ""
@@ -103,7 +111,7 @@ async def create(context: Context, body: ThreadCreate, key: str | None = None) -
         if body.if_exists != "do_nothing":
             raise
         return await row_of(context, thread_id)
-    await limit_life(context, thread_id, minutes)
+    await limit_life(context, thread_id, ttl)
     if steps:
         await _fill(context, thread_id, states.update_state(context, thread_id, steps))
         return await row_of(context, thread_id)

@@ -1,4 +1,4 @@
-"""What a run comes to: the answer of `wait` and `join`."""
+"""What a run comes to: the answer of `wait` and `join`, of a tool and of a task."""
 
 from typing import Any, Final, cast
 
@@ -16,15 +16,17 @@ class Outcome:
     def __init__(self, run_id: str) -> None:
         self.run_id = run_id
         self.done = False
-        self._error: dict[str, str] | None = None
-        self._values: Any = None
-        self._interrupts: list[dict[str, Any]] = []
+        self.status: str | None = None
+        """Of the run, once it is over."""
+        self.error: dict[str, str] | None = None
+        self.values: Any = None
+        self.interrupts: list[dict[str, Any]] = []
         self._asked: dict[str, dict[str, Any]] = {}
 
     def feed(self, record: TailRecord) -> None:
         """Take in a record; nothing of another run's. Raises: Corrupt."""
         if record.is_erasure:
-            self.done, self._error = True, DELETED
+            self.done, self.error = True, DELETED
         if record.header.run_id != self.run_id:
             return
         for line in record.lines[record.first_line :]:
@@ -35,21 +37,21 @@ class Outcome:
 
     def _take(self, view: lines.LineView) -> None:
         if view.method == "input.requested":
-            self._interrupts.append({"value": view.data["value"], "id": view.data["interrupt_id"]})
+            self.interrupts.append({"value": view.data["value"], "id": view.data["interrupt_id"]})
         elif view.method == "values":
-            self._values = value = to_v1(view.data, (view.x or {}).get("p"))
+            self.values = value = to_v1(view.data, (view.x or {}).get("p"))
             if isinstance(value, dict):
                 self._asked.update({each["id"]: each for each in cast("Any", value).get(INTERRUPT, ())})
         elif view.data["event"] in TERMINAL:
-            self.done = True
-            self._error = view.x.get("error")
+            self.done, self.status = True, view.x["status"]
+            self.error = view.x.get("error")
 
     def result(self) -> Any:
         """The final values, with the questions that the run asks, or its error."""
-        if self._error is not None:
-            return {"__error__": self._error}
-        if not self._interrupts:
-            return self._values
+        if self.error is not None:
+            return {"__error__": self.error}
+        if not self.interrupts:
+            return self.values
         # Each of several parallel questions came in values of its own, so the last values hold one of them.
-        asked = [self._asked.get(each["id"], {**each, "response_schema": None}) for each in self._interrupts]
-        return {**(self._values if isinstance(self._values, dict) else {}), INTERRUPT: asked}
+        asked = [self._asked.get(each["id"], {**each, "response_schema": None}) for each in self.interrupts]
+        return {**(self.values if isinstance(self.values, dict) else {}), INTERRUPT: asked}

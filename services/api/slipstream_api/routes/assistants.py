@@ -8,13 +8,14 @@ from litestar import Request, Response, delete, get, patch, post
 from slipstream_api import access, configs, erasing
 from slipstream_api.bodies import bounded, changed, flag, idempotency_key, read
 from slipstream_api.context import Context
+from slipstream_api.paging import Page, checked
 from slipstream_api.problems import as_json
 from slipstream_api.threads import check_metadata
 from slipstream_postgres import assistants
 from slipstream_postgres.rows import AssistantRow
 from slipstream_schemas.errors import Conflict, Forbidden, InvalidArgument, NotFound, Unavailable
 from slipstream_schemas.ids import check_assistant_id, derived_id, system_assistant_id, uuid7
-from slipstream_schemas.limits import PROJECTION_WAIT_S, SEARCH_LIMIT_MAX
+from slipstream_schemas.limits import PROJECTION_WAIT_S, SEARCH_LIMIT_MAX, SEARCH_OFFSET_MAX
 
 AnyRequest = Request[Any, Any, Any]
 NAME = "Untitled"
@@ -49,17 +50,12 @@ class AssistantPatch(msgspec.Struct):
     description: str | None = None
 
 
-class AssistantSearch(msgspec.Struct):
+class AssistantSearch(Page):
     """Body of the search and of the count."""
 
     graph_id: str | None = None
     name: str | None = None
     metadata: dict[str, Any] | None = None
-    limit: int = 10
-    offset: int = 0
-    sort_by: str | None = None
-    sort_order: str | None = None
-    select: list[str] | None = None
 
 
 class VersionSearch(msgspec.Struct):
@@ -157,20 +153,11 @@ async def create(request: AnyRequest) -> Response[bytes]:
 
 
 def _query(body: AssistantSearch) -> assistants.AssistantQuery:
-    sortable = ", ".join(assistants.SORTABLE)
-    if body.sort_by is not None and body.sort_by not in assistants.SORTABLE:
-        raise InvalidArgument(f"Expected one of {sortable}", ("body", "sort_by"), "literal_error")
-    if body.sort_order not in (None, "asc", "desc"):
-        raise InvalidArgument("Expected one of asc, desc", ("body", "sort_order"), "literal_error")
-    fields = AssistantRow.__struct_fields__
-    for index, name in enumerate(body.select or ()):
-        if name not in fields:
-            raise InvalidArgument(f"Expected one of {', '.join(fields)}", ("body", "select", index), "literal_error")
+    page = checked(body, tuple(assistants.SORTABLE), AssistantRow.__struct_fields__)
+    metadata = msgspec.json.encode(body.metadata or {})
     return assistants.AssistantQuery(
-        body.graph_id, body.name, msgspec.json.encode(body.metadata or {}),
-        bounded(body.limit, 1, SEARCH_LIMIT_MAX, ("body", "limit")), bounded(body.offset, 0, 2**31, ("body", "offset")),
-        body.sort_by or "created_at", body.sort_order or "desc",
-    )  # fmt: skip
+        body.graph_id, body.name, metadata, page.limit, page.offset, page.sort_by, page.sort_order
+    )
 
 
 async def _permitted(context: Context, body: AssistantSearch) -> assistants.AssistantQuery:
@@ -283,7 +270,7 @@ async def list_versions(request: AnyRequest, assistant_id: str) -> Response[byte
     context: Context = request.state.context
     body = await read(request, VersionSearch)
     limit = bounded(body.limit, 1, SEARCH_LIMIT_MAX, ("body", "limit"))
-    offset = bounded(body.offset, 0, 2**31, ("body", "offset"))
+    offset = bounded(body.offset, 0, SEARCH_OFFSET_MAX, ("body", "offset"))
     known = await existing(context, assistant_id)
     metadata = msgspec.json.encode(body.metadata or {})
     return as_json(

@@ -7,19 +7,19 @@ import msgspec
 from litestar import Request, Response, delete, get, patch, post
 
 from slipstream_api import access, crons, runs
-from slipstream_api.bodies import bounded, convert, idempotency_key, read
+from slipstream_api.bodies import convert, idempotency_key, read
 from slipstream_api.context import Context
+from slipstream_api.paging import Page, checked
 from slipstream_api.problems import as_json
 from slipstream_postgres import crons as rows
 from slipstream_postgres.crons import SORTABLE, CronQuery, CronRow
 from slipstream_schemas import run_state as rs
 from slipstream_schemas.errors import Conflict, InvalidArgument, NotFound
 from slipstream_schemas.ids import check_run_id, check_thread_id, derived_id, new_run_id, new_thread_id
-from slipstream_schemas.limits import CRONS_MAX, METADATA_KEYS_MAX, SEARCH_LIMIT_MAX
+from slipstream_schemas.limits import CRONS_MAX, METADATA_KEYS_MAX
 
 AnyRequest = Request[Any, Any, Any]
 Maybe = msgspec.UnsetType | str | None
-FIELDS = tuple(field.name for field in msgspec.structs.fields(CronRow))
 COMPLETIONS = ("delete", "keep")
 
 
@@ -46,18 +46,13 @@ class CronPatch(msgspec.Struct):
     metadata: dict[str, Any] | None = None
 
 
-class CronSearch(msgspec.Struct):
+class CronSearch(Page):
     """Body of the search and of the count."""
 
     assistant_id: str | None = None
     thread_id: str | None = None
     enabled: bool | None = None
     metadata: dict[str, Any] | None = None
-    limit: int = 10
-    offset: int = 0
-    sort_by: str | None = None
-    sort_order: str | None = None
-    select: list[str] | None = None
 
 
 def _end(text: str | None) -> str | None:
@@ -191,19 +186,10 @@ async def remove(request: AnyRequest, cron_id: str) -> None:
 
 
 def _query(body: CronSearch) -> CronQuery:
-    if body.sort_by is not None and body.sort_by not in SORTABLE:
-        raise InvalidArgument(f"Expected one of {', '.join(SORTABLE)}", ("body", "sort_by"), "literal_error")
-    order = (body.sort_order or "desc").lower()
-    if order not in ("asc", "desc"):
-        raise InvalidArgument("Expected one of asc, desc", ("body", "sort_order"), "literal_error")
-    for name in body.select or ():
-        if name not in FIELDS:
-            raise InvalidArgument(f"Expected some of {', '.join(FIELDS)}", ("body", "select"), "literal_error")
-    limit = bounded(body.limit, 1, SEARCH_LIMIT_MAX, ("body", "limit"))
-    offset = bounded(body.offset, 0, 2**31 - 1, ("body", "offset"))
+    page = checked(body, SORTABLE, CronRow.__struct_fields__)
     return CronQuery(
-        body.assistant_id, body.thread_id, body.enabled, body.metadata or {}, body.sort_by or "created_at", order,
-        limit, offset,
+        body.assistant_id, body.thread_id, body.enabled, body.metadata or {}, page.sort_by, page.sort_order,
+        page.limit, page.offset,
     )  # fmt: skip
 
 

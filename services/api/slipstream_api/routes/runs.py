@@ -23,7 +23,7 @@ from slipstream_schemas import run_state as rs
 from slipstream_schemas.codec import dumps
 from slipstream_schemas.errors import InvalidArgument, NotFound, Unavailable
 from slipstream_schemas.ids import check_run_id, check_thread_id
-from slipstream_schemas.limits import CREATE_PROJECTION_WAIT_S, PROJECTION_WAIT_S, SEARCH_LIMIT_MAX
+from slipstream_schemas.limits import CREATE_PROJECTION_WAIT_S, PROJECTION_WAIT_S, SEARCH_LIMIT_MAX, SEARCH_OFFSET_MAX
 from slipstream_schemas.seq import last_of, unpack
 
 AnyRequest = Request[Any, Any, Any]
@@ -179,17 +179,17 @@ async def wait_new(request: AnyRequest, thread_id: str, *, creates_thread: bool 
     on_gone = None
     if body.on_disconnect == "cancel":
         on_gone = _canceller(context, accepted.thread_id, accepted.run_id)
-    return _waiting(context, accepted.thread_id, accepted.run_id, accepted.log_seq, places(accepted, "join"), on_gone)
+    return waiting(context, accepted.thread_id, accepted.run_id, accepted.log_seq, places(accepted, "join"), on_gone)
 
 
-def _waiting(
+def waiting(
     context: Context, thread_id: str, run_id: str, log_seq: int, headers: dict[str, str],
-    on_gone: Callable[[], Awaitable[None]] | None = None,
+    on_gone: Callable[[], Awaitable[None]] | None = None, shape: Callable[[Outcome], Any] = Outcome.result,
 ) -> Stream:  # fmt: skip
     """An answer of white space until the run is over, then its result: proxies see life, JSON parsers do not."""
 
     async def pieces() -> AsyncGenerator[bytes]:
-        yield dumps((await outcome_of(context, thread_id, run_id, last_of(log_seq))).result())
+        yield dumps(shape(await outcome_of(context, thread_id, run_id, last_of(log_seq))))
 
     json_headers = {"content-type": "application/json", **headers}
     return Stream(pieces(), context.heart, json_headers, keepalive=NEWLINE, opening=b"", on_gone=on_gone)
@@ -202,7 +202,7 @@ async def join(request: AnyRequest, thread_id: str, run_id: str) -> ASGIApp:
     await access.thread(context, check_thread_id(thread_id), "read", {"run_id": run_id})
     place = await place_of(context, thread_id, run_id)
     on_gone = _canceller(context, thread_id, run_id) if flag(request, "cancel_on_disconnect") else None
-    return _waiting(context, thread_id, run_id, place.log_seq, {}, on_gone)
+    return waiting(context, thread_id, run_id, place.log_seq, {}, on_gone)
 
 
 def last_event_id(request: AnyRequest) -> tuple[int, int] | None:
@@ -301,7 +301,10 @@ async def list_runs(request: AnyRequest, thread_id: str) -> Response[bytes]:
     """A thread's runs, newest first."""
     context: Context = request.state.context
     check_thread_id(thread_id)
-    limit, offset = integer(request, "limit", 10, 1, SEARCH_LIMIT_MAX), integer(request, "offset", 0, 0, 2**31)
+    limit, offset = (
+        integer(request, "limit", 10, 1, SEARCH_LIMIT_MAX),
+        integer(request, "offset", 0, 0, SEARCH_OFFSET_MAX),
+    )
     status = request.query_params.get("status")
     if status is not None and status not in RUN_STATUSES:
         raise InvalidArgument(f"Expected one of {', '.join(RUN_STATUSES)}", ("query", "status"), "literal_error")
@@ -342,7 +345,7 @@ async def cancel(request: AnyRequest, thread_id: str, run_id: str) -> ASGIApp:
     await runs.cancel(context, thread_id, run_id, action)
     if not flag(request, "wait"):
         return Empty(202)
-    return _waiting(context, thread_id, run_id, place.log_seq, {})
+    return waiting(context, thread_id, run_id, place.log_seq, {})
 
 
 ROUTES = [

@@ -15,6 +15,7 @@ from slipstream_schemas import store, subjects
 from slipstream_schemas.errors import Forbidden, InvalidArgument, NoResponder, Unavailable
 from slipstream_schemas.limits import (
     SEARCH_LIMIT_MAX,
+    SEARCH_OFFSET_MAX,
     STORE_LABELS_MAX,
     STORE_NAMESPACES_LIMIT_MAX,
     STORE_REQUEST_DEADLINE_S,
@@ -161,7 +162,7 @@ async def search_items(request: AnyRequest) -> Response[bytes]:
     store.check_labels(prefix, ("body", "namespace_prefix"))
     store.check_filter(body.filter, ("body", "filter"))
     limit = bounded(body.limit, 1, SEARCH_LIMIT_MAX, ("body", "limit"))
-    offset = bounded(body.offset, 0, 2**31 - 1, ("body", "offset"))
+    offset = bounded(body.offset, 0, SEARCH_OFFSET_MAX, ("body", "offset"))
     asked = {"namespace": prefix, "filter": body.filter, "limit": limit, "offset": offset, "query": body.query}
     prefix, found = await _permit(context, "search", asked, "namespace_prefix")
     wanted: Any = asked["filter"]
@@ -183,7 +184,7 @@ async def list_namespaces(request: AnyRequest) -> Response[bytes]:
     if depth is not None:
         bounded(depth, 1, STORE_LABELS_MAX, ("body", "max_depth"))
     limit = bounded(body.limit, 1, STORE_NAMESPACES_LIMIT_MAX, ("body", "limit"))
-    offset = bounded(body.offset, 0, 2**31 - 1, ("body", "offset"))
+    offset = bounded(body.offset, 0, SEARCH_OFFSET_MAX, ("body", "offset"))
     asked = {"namespace": prefix, "suffix": suffix, "max_depth": depth, "limit": limit, "offset": offset}
     prefix, _ = await _permit(context, "list_namespaces", asked, "prefix")
     question = store.ListNamespaces(context.scope.tenant, prefix, suffix, depth, limit, offset)

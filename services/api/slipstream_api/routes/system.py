@@ -6,7 +6,6 @@ from litestar import MediaType, Request, Response, get
 
 from slipstream_api.auth.middleware import OPEN
 from slipstream_api.context import Context
-from slipstream_api.openapi import DOCUMENT, PAGE
 from slipstream_api.problems import as_json
 from slipstream_postgres import assistants
 from slipstream_schemas.errors import Unavailable
@@ -40,15 +39,15 @@ async def ready(request: AnyRequest) -> Response[bytes]:
 
 
 @get("/openapi.json", opt=OPEN)
-async def openapi() -> Response[bytes]:
-    """The API's description."""
-    return as_json(DOCUMENT)
+async def openapi(request: AnyRequest) -> Response[bytes]:
+    """The description of what this server serves."""
+    return as_json(request.app.state.document)
 
 
 @get("/docs", opt=OPEN)
-async def docs() -> Response[str]:
-    """The API's description, readable."""
-    return Response(PAGE, media_type=MediaType.HTML)
+async def docs(request: AnyRequest) -> Response[str]:
+    """The same, readable."""
+    return Response(request.app.state.page, media_type=MediaType.HTML)
 
 
 ROUTES = [info, ok, ready, openapi, docs]

@@ -3,12 +3,12 @@
 import re
 from typing import Any
 
-import msgspec
 from litestar import Request, Response, post
 
 from slipstream_api import access
-from slipstream_api.bodies import bounded, read
+from slipstream_api.bodies import read
 from slipstream_api.context import Context
+from slipstream_api.paging import Page, checked, one_of
 from slipstream_api.problems import as_json
 from slipstream_postgres import threads
 from slipstream_schemas.errors import InvalidArgument
@@ -22,29 +22,19 @@ from slipstream_schemas.limits import (
 
 AnyRequest = Request[Any, Any, Any]
 STATUSES = ("idle", "busy", "interrupted", "error")
-NOT_KEPT = frozenset({"context"})
+NOT_KEPT = ("context",)
 """What clients may select and threads do not have."""
 KEY = re.compile(r"\.([^.\[\]]+)|\[(-?\d{1,9})\]", re.ASCII)
 
 
-class ThreadSearch(msgspec.Struct):
+class ThreadSearch(Page):
     """Body of `POST /threads/search` and `/threads/count`."""
 
     metadata: dict[str, Any] | None = None
     values: dict[str, Any] | None = None
     status: str | None = None
     ids: list[str] | None = None
-    limit: int = 10
-    offset: int = 0
-    sort_by: str | None = None
-    sort_order: str | None = None
-    select: list[str] | None = None
     extract: dict[str, str] | None = None
-
-
-def _one_of(value: str | None, allowed: tuple[str, ...], name: str) -> None:
-    if value is not None and value not in allowed:
-        raise InvalidArgument(f"Expected one of {', '.join(allowed)}", ("body", name), "literal_error")
 
 
 def path_of(text: str, loc: tuple[str, ...]) -> threads.Path:
@@ -60,12 +50,8 @@ def path_of(text: str, loc: tuple[str, ...]) -> threads.Path:
 
 def query_of(body: ThreadSearch) -> threads.ThreadQuery:
     """The query that a body describes. Raises: InvalidArgument."""
-    _one_of(body.sort_by, threads.SORTABLE, "sort_by")
-    _one_of(body.sort_order, ("asc", "desc"), "sort_order")
-    _one_of(body.status, STATUSES, "status")
-    for name in body.select or []:
-        if name not in NOT_KEPT:
-            _one_of(name, threads.COLUMNS, "select")
+    page = checked(body, threads.SORTABLE, (*threads.COLUMNS, *NOT_KEPT))
+    one_of(body.status, STATUSES, "status")
     if len(body.ids or []) > SEARCH_LIMIT_MAX:
         raise InvalidArgument(f"ids has more than {SEARCH_LIMIT_MAX} items", ("body", "ids"))
     if len(body.extract or {}) > EXTRACT_PATHS_MAX:
@@ -73,8 +59,7 @@ def query_of(body: ThreadSearch) -> threads.ThreadQuery:
     selected = tuple(name for name in threads.COLUMNS if not body.select or name in body.select)
     return threads.ThreadQuery(
         body.metadata, body.values, body.status, body.ids,
-        bounded(body.limit, 1, SEARCH_LIMIT_MAX, ("body", "limit")), bounded(body.offset, 0, 2**31, ("body", "offset")),
-        body.sort_by or "created_at", body.sort_order or "desc", selected,
+        page.limit, page.offset, page.sort_by, page.sort_order, selected,
         {alias: path_of(text, ("body", "extract", alias)) for alias, text in (body.extract or {}).items()},
     )  # fmt: skip
 

@@ -8,12 +8,15 @@ from litestar import Request, Response, delete, get, patch, post
 from slipstream_api import access, erasing, runs, threads
 from slipstream_api.bodies import changed, idempotency_key, read
 from slipstream_api.context import Context
+from slipstream_api.paging import one_of
 from slipstream_api.problems import as_json
 from slipstream_api.thread_rows import row_of
+from slipstream_postgres import storage
 from slipstream_schemas import run_state as rs
 from slipstream_schemas.errors import InvalidArgument
 from slipstream_schemas.ids import check_thread_id, new_run_id
 from slipstream_schemas.limits import CREATE_PROJECTION_WAIT_S, PRUNE_THREADS_MAX
+from slipstream_schemas.subjects import thread_key
 
 AnyRequest = Request[Any, Any, Any]
 
@@ -54,7 +57,7 @@ async def patch_one(request: AnyRequest, thread_id: str) -> Response[bytes]:
     context: Context = request.state.context
     check_thread_id(thread_id)
     body = await read(request, ThreadPatch)
-    minutes = threads.minutes_of(body.ttl)
+    ttl = threads.ttl_of(body.ttl)
     asked: dict[str, Any] = {"metadata": body.metadata or {}}
     await access.thread(context, thread_id, "update", asked)
     metadata = threads.check_metadata(changed(body, {"metadata": asked.get("metadata")}).metadata)
@@ -63,10 +66,20 @@ async def patch_one(request: AnyRequest, thread_id: str) -> Response[bytes]:
         context.scope, thread_id, lambda state: rs.patch_thread(state, command_id, runs.now_ms(), patched)
     )
     context.written = max(context.written, seq)
-    await threads.limit_life(context, thread_id, minutes)
+    await threads.limit_life(context, thread_id, ttl)
     if "return=minimal" in request.headers.get("prefer", ""):
         return Response(b"", status_code=204)
     return as_json(await row_of(context, thread_id))
+
+
+@get("/threads/{thread_id:str}/storage")
+async def get_storage(request: AnyRequest, thread_id: str) -> Response[bytes]:
+    """How many bytes the checkpoints of a thread take."""
+    context: Context = request.state.context
+    await access.thread(context, check_thread_id(thread_id))
+    await row_of(context, thread_id)
+    key = thread_key(context.scope, thread_id)
+    return as_json(await storage.of_thread(context.database, thread_id, key))
 
 
 @delete("/threads/{thread_id:str}", status_code=204)
@@ -89,8 +102,7 @@ async def prune(request: AnyRequest) -> Response[bytes]:
     """Delete threads, or all of their checkpoints but the newest."""
     context: Context = request.state.context
     body = await read(request, ThreadPrune)
-    if body.strategy not in ("delete", "keep_latest"):
-        raise InvalidArgument("Expected one of delete, keep_latest", ("body", "strategy"), "literal_error")
+    one_of(body.strategy, threads.STRATEGIES, "strategy")
     if len(body.thread_ids) > PRUNE_THREADS_MAX:
         raise InvalidArgument(f"thread_ids has more than {PRUNE_THREADS_MAX} items", ("body", "thread_ids"))
     for number, thread_id in enumerate(body.thread_ids):
@@ -100,4 +112,4 @@ async def prune(request: AnyRequest) -> Response[bytes]:
     return as_json({"pruned_count": pruned})
 
 
-ROUTES = [create, get_one, patch_one, delete_one, copy, prune]
+ROUTES = [create, get_one, get_storage, patch_one, delete_one, copy, prune]
