@@ -10,6 +10,14 @@ THREAD_ID_CHARS_MAX: Final = 128
 TOKEN_CHARS_MAX: Final = 64
 BODY_BYTES_MAX: Final = 6 * 1024 * 1024
 JSON_DEPTH_MAX: Final = 64
+VALUE_DEPTH_MAX: Final = 200
+"""Of what a graph says. Python's own limit of 1,000 frames would stop a reader that decodes deeper ones."""
+INTEGER_DIGITS_MAX: Final = 4300
+"""Python reads and writes no longer integers as text."""
+PATH_KEY_CHARS_MAX: Final = 64
+"""Of a key in the text of an error."""
+PATH_STEPS_MAX: Final = 8
+"""Keys of a way into a value that the text of an error shows."""
 CHANNELS_MAX: Final = 64
 NAMESPACES_MAX: Final = 64
 NAMESPACE_SEGMENTS_MAX: Final = 32
