@@ -71,6 +71,8 @@ RUN_CRASHES_MAX: Final = 3
 """A run whose holder vanished more often than this ends as `error`."""
 
 # Work
+SWEEP_RECORDS_MAX: Final = 10_000
+"""Threads that one sweep looks at; the next one goes on behind them."""
 ACK_WAIT_S: Final = 10.0
 WORK_HEARTBEAT_S: Final = 2.0
 RUNNER_SLOTS: Final = 10
