@@ -8,6 +8,7 @@ import os
 import time
 from typing import Any
 
+import psutil
 import pytest
 
 from slipstream_schemas.limits import INTERRUPTS_BYTES_MAX, LINE_BYTES_MAX
@@ -271,3 +272,7 @@ async def test_a_run_of_many_chunks_streams_is_replayed_and_projected(live: Stac
             print(f"{CHUNKS} chunks after {time.monotonic() - begun:.1f} s")
         thread = (await client.http.get(f"/threads/{thread_id}")).json()
         assert (thread["status"], thread["values"]["sent"]) == ("idle", CHUNKS)
+    for service in live.services:
+        process = psutil.Process(service.pid)
+        spent, peak_bytes = process.cpu_times(), process.memory_info().rss
+        print(f"{service.name}: {peak_bytes / 2**20:.0f} MiB, {spent.user + spent.system:.1f} s of CPU")

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 import asyncpg
@@ -20,6 +21,7 @@ from slipstream_schemas import subjects
 from slipstream_schemas.record import TRANSITION_HEADER
 from slipstream_schemas.subjects import Scope
 from testkit.client import Client, new_thread
+from testkit.service import Service
 from testkit.stack import Stack
 from testkit.wait import until
 
@@ -32,7 +34,7 @@ HEALED = "DROP TRIGGER refuse ON {table}; DROP FUNCTION refuse()"
 
 
 @pytest.fixture
-async def running(stack: Stack) -> AsyncIterator[Stack]:
+async def running(stack: Stack) -> Stack:
     """A stack of its own: what is refused here must not be refused elsewhere."""
     await asyncio.to_thread(stack.start)
     return stack
@@ -160,7 +162,7 @@ async def test_a_record_that_cannot_be_read_is_healed_by_the_next_one(running: S
         for body in (b"\xff\x00no json", unknown.encode(), b'{"name":"run_ended","command_id":"x","at_ms":1e30}'):
             expected = (await quarantined(running) or [head.stream_seq])[-1]
             seq = await poison(publisher, scope, thread_id, body, expected)
-            await until(lambda seq=seq: has(running, seq), what="the record is in the quarantine")
+            await until(partial(has, running, seq), what="the record is in the quarantine")
         # Others go on; a question about this thread is answered at once, with an error.
         await a_run(client, other)
         async with asyncio.timeout(10):
@@ -168,10 +170,10 @@ async def test_a_record_that_cannot_be_read_is_healed_by_the_next_one(running: S
         assert "unreadable" in await operator(running, "quarantine", "list")
         # A newer version goes on with the thread: its state says that another run waits.
         waiting = {"run_id": new_thread(), "created_seq": head.stream_seq, "graph_id": "counter"}
-        body = {"name": "thread_patched", "command_id": "y", "at_ms": 1_700_000_000_000,
+        patch = {"name": "thread_patched", "command_id": "y", "at_ms": 1_700_000_000_000,
                 "payload": {"metadata": {"a": 1}},
                 "state": {"thread_id": thread_id, "status": "busy", "pending": [waiting]}}  # fmt: skip
-        seq = await poison(publisher, scope, thread_id, json.dumps(body).encode(), seq)
+        seq = await poison(publisher, scope, thread_id, json.dumps(patch).encode(), seq)
         row = await until(lambda: client_row(client, thread_id, "busy"), what="the next record heals the rows")
         assert row["metadata"]["a"] == 1
         runs = (await client.http.get(f"/threads/{thread_id}/runs")).json()
@@ -187,6 +189,11 @@ async def test_a_record_that_cannot_be_read_is_healed_by_the_next_one(running: S
             service.kill()
     await operator(running, "rebuild")
     assert len(await quarantined(running)) == 3
+
+
+def has_stopped(projector: Service) -> bool:
+    """Whether the projector has met an outage."""
+    return "projecting stopped" in projector.log_tail(0)
 
 
 async def has(stack: Stack, seq: int) -> bool:
@@ -220,7 +227,7 @@ async def test_an_outage_is_waited_for_and_is_no_poison(running: Stack) -> None:
             patched = await client.http.patch(f"/threads/{thread_id}", json={"metadata": {"away": begin[:9]}})
             assert patched.status_code in (200, 500, 503)
             projector = next(service for service in running.services if service.name.startswith("projector"))
-            await until(lambda p=projector: "projecting stopped" in p.log_tail(0))
+            await until(partial(has_stopped, projector), what="the projector says that it waits")
             connection = await asyncpg.connect(running.dsn)
             await connection.execute("SET default_transaction_read_only = off")
             await connection.execute(end)

@@ -13,8 +13,9 @@ REFUSED = (
 )  # fmt: skip
 AWAY = (
     asyncpg.ConnectionDoesNotExistError, asyncpg.ReadOnlySQLTransactionError, asyncpg.SerializationError,
-    asyncpg.DeadlockDetectedError, asyncpg.TooManyConnectionsError, asyncpg.DiskFullError, asyncpg.LockNotAvailableError,
-    asyncpg.AdminShutdownError, asyncpg.CannotConnectNowError, asyncpg.QueryCanceledError, asyncpg.PostgresIOError,
+    asyncpg.DeadlockDetectedError, asyncpg.TooManyConnectionsError, asyncpg.DiskFullError,
+    asyncpg.LockNotAvailableError, asyncpg.AdminShutdownError, asyncpg.CannotConnectNowError,
+    asyncpg.QueryCanceledError, asyncpg.PostgresIOError,
 )  # fmt: skip
 NEITHER = (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.InsufficientPrivilegeError,
            asyncpg.DataCorruptedError)  # fmt: skip
