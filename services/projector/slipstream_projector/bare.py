@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from slipstream_projector.reducers import DELETE_RUNS, DELETE_THREAD, Statement
+from slipstream_projector.reducers import BEGIN_ERASURE, DELETE_RUNS, DELETE_THREAD, END_ERASURE, Statement
 from slipstream_schemas import run_state as rs
 from slipstream_schemas.codec import dumps
 from slipstream_schemas.subjects import Scope
@@ -34,7 +34,10 @@ def bare(transition: rs.Transition, scope: Scope, thread_id: str, stream_seq: in
     state, at = transition.state, datetime.fromtimestamp(transition.at_ms / 1000, UTC)
     thread = (scope.tenant, thread_id)
     if state.deleted:
-        return [(DELETE_RUNS, (*thread, stream_seq)), (DELETE_THREAD, (*thread, stream_seq))]
+        erasure: Statement = (
+            (END_ERASURE, thread) if transition.name == "thread_erased" else (BEGIN_ERASURE, (*thread, at))
+        )
+        return [(DELETE_RUNS, (*thread, stream_seq)), (DELETE_THREAD, (*thread, stream_seq)), erasure]
     out: list[Statement] = [(THREAD, (*thread, at, state.status, stream_seq, b"{}"))]
     active = [(run.run_id, run.graph_id, "pending", 0, run.log_seq) for run in state.pending]
     if state.running is not None:
