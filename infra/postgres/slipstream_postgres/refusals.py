@@ -33,7 +33,12 @@ def is_outage(error: BaseException) -> bool:
 
 
 def _class_of(error: asyncpg.PostgresError) -> str:
-    return (error.sqlstate or "")[:2]
+    return sqlstate_of(error)[:2]
+
+
+def sqlstate_of(error: asyncpg.PostgresError) -> str:
+    """The five characters that Postgres gave; empty where it gave none."""
+    return str(getattr(error, "sqlstate", None) or "")
 
 
 @contextlib.contextmanager
@@ -42,7 +47,7 @@ def refusals() -> Iterator[None]:
     try:
         yield
     except asyncpg.PostgresError as error:
-        text = f"{type(error).__name__} ({error.sqlstate}): {error}"
+        text = f"{type(error).__name__} ({sqlstate_of(error)}): {error}"
         if is_refusal(error):
             raise RowRefused(text) from error
         raise Unavailable(f"Postgres does not take rows: {text}") from error
