@@ -10,6 +10,14 @@ THREAD_ID_CHARS_MAX: Final = 128
 TOKEN_CHARS_MAX: Final = 64
 BODY_BYTES_MAX: Final = 6 * 1024 * 1024
 JSON_DEPTH_MAX: Final = 64
+VALUE_DEPTH_MAX: Final = 200
+"""Of what a graph says. Python's own limit of 1,000 frames would stop a reader that decodes deeper ones."""
+INTEGER_DIGITS_MAX: Final = 4300
+"""Python reads and writes no longer integers as text."""
+PATH_KEY_CHARS_MAX: Final = 64
+"""Of a key in the text of an error."""
+PATH_STEPS_MAX: Final = 8
+"""Keys of a way into a value that the text of an error shows."""
 CHANNELS_MAX: Final = 64
 NAMESPACES_MAX: Final = 64
 NAMESPACE_SEGMENTS_MAX: Final = 32
@@ -39,6 +47,15 @@ RECORD_LINES_MAX: Final = 256
 RECORD_BYTES_MAX: Final = 1024 * 1024
 """A flush is cut here; a single line may be larger, up to `MESSAGE_BYTES_MAX`."""
 MESSAGE_BYTES_MAX: Final = 8 * 1024 * 1024
+"""And no more than the `max_payload` of the NATS server, where that is less."""
+RECORD_FRAME_BYTES: Final = 64 * 1024
+"""Kept free in a record for headers and event ids."""
+LINE_BYTES_MAX: Final = MESSAGE_BYTES_MAX - RECORD_FRAME_BYTES
+"""A state, chunk or update over this fails its run."""
+INTERRUPTS_BYTES_MAX: Final = 1024 * 1024
+"""Of the values of a run's open interrupts: the record of its end holds each up to five times."""
+ERROR_TEXT_CHARS_MAX: Final = 16 * 1024
+"""Of the text of a run's error; a longer one is cut."""
 RUN_QUEUE_LINES_MAX: Final = 4096
 """Lines waiting between a graph and its publisher; a full queue slows the graph."""
 MODEL_CALLS_REMEMBERED_MAX: Final = 10_000
@@ -59,6 +76,8 @@ RUN_CRASHES_MAX: Final = 3
 """A run whose holder vanished more often than this ends as `error`."""
 
 # Work
+SWEEP_RECORDS_MAX: Final = 10_000
+"""Threads that one sweep looks at; the next one goes on behind them."""
 ACK_WAIT_S: Final = 10.0
 WORK_HEARTBEAT_S: Final = 2.0
 RUNNER_SLOTS: Final = 10
@@ -220,6 +239,7 @@ AUTH_USER_BYTES_MAX: Final = 64 * 1024
 
 assert RECORD_LINES_MAX <= 256, "seq holds the line in eight bits"
 assert RECORD_BYTES_MAX < MESSAGE_BYTES_MAX
+assert 6 * INTERRUPTS_BYTES_MAX + 8 * ERROR_TEXT_CHARS_MAX < LINE_BYTES_MAX
 assert BODY_BYTES_MAX < MESSAGE_BYTES_MAX, "a command must fit into one record"
 assert PUBLISH_DEADLINE_S < DUPLICATE_WINDOW_S / 2
 assert HISTORY_PAGE_BYTES_MAX < MESSAGE_BYTES_MAX

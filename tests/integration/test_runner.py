@@ -337,6 +337,10 @@ async def test_a_run_crashes_only_so_often(rig: Rig) -> None:
     await rig.runner()
     ended = await rig.ended(run_id)
     assert (ended.status, ended.attempt) == ("error", 5)
+    assert ended.error == {
+        "error": "RunnerCrashed", "message": "the run's holder vanished 4 times; it is not tried again"
+    }  # fmt: skip
+    assert (await rig.ended(await rig.start("ok"))).status == "success"
 
 
 @pytest.mark.parametrize(

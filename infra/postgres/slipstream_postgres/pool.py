@@ -7,6 +7,7 @@ from typing import Any
 
 import asyncpg
 
+from slipstream_postgres.refusals import is_outage
 from slipstream_schemas.errors import Unavailable
 from slipstream_schemas.limits import DATABASE_DEADLINE_S
 
@@ -58,9 +59,10 @@ class Database:
                 yield connection
         except (OSError, TimeoutError, asyncpg.InterfaceError) as error:
             raise Unavailable(f"Postgres does not answer: {error}") from error
-        except (asyncpg.PostgresConnectionError, asyncpg.TooManyConnectionsError,
-                asyncpg.OperatorInterventionError) as error:  # fmt: skip
-            raise Unavailable(f"Postgres is not available: {error}") from error
+        except asyncpg.PostgresError as error:
+            if is_outage(error):
+                raise Unavailable(f"Postgres is not available: {error}") from error
+            raise
 
 
 async def open_database(dsn: str, size: int = 4) -> Database:

@@ -75,19 +75,6 @@ async def count_quarantined(database: Database) -> int:
         return int(await connection.fetchval("SELECT count(*) FROM quarantine"))
 
 
-async def cancelled_before_start(
-    database: Database, older_than_s: float, newer_than_s: float, limit: int = 100
-) -> list[tuple[str, str, str]]:
-    """`(tenant, thread_id, run_id)` of runs that ended without an attempt, newest first. Raises: Unavailable."""
-    async with database.connection() as connection:
-        rows = await connection.fetch(
-            "SELECT tenant, thread_id, run_id FROM runs WHERE status='interrupted' AND attempt=0 "
-            "AND updated_at BETWEEN now() - $2::interval AND now() - $1::interval ORDER BY updated_at DESC LIMIT $3",
-            timedelta(seconds=older_than_s), timedelta(seconds=newer_than_s), limit,
-        )  # fmt: skip
-    return [(row["tenant"], row["thread_id"], row["run_id"]) for row in rows]
-
-
 async def unfinished(database: Database, older_than_s: float, limit: int = 100) -> list[tuple[str, str, str]]:
     """`(tenant, thread_id, run_id)` of runs that wait or run and have not changed for a while. Raises: Unavailable."""
     async with database.connection() as connection:

@@ -16,6 +16,20 @@ refused with the list of those that exist.
 """
 
 
+QUARANTINE_EPILOG = """\
+A record that the projector cannot apply is put aside, and everything else goes on. The run went well or ill without it:
+the log is whole, only rows lack what the record says (metadata, values, an error); statuses are right.
+
+  1. slipstream quarantine list           which threads, and why
+  2. slipstream quarantine show SEQ       the record itself; it may hold what users wrote
+  3. mend the cause: most often a newer version wrote what this projector does not know, so bring it up to date
+  4. slipstream quarantine retry SEQ      fold that thread again; the projector may run meanwhile
+  5. slipstream quarantine skip SEQ       or live without it; a later `slipstream rebuild` finds it again
+
+NATS_URL, DATABASE_URL and SLIPSTREAM_REGION are those of the services.
+"""
+
+
 def _dev(arguments: argparse.Namespace) -> int:
     from slipstream_cli.dev import DevOptions, run_dev
 
@@ -66,6 +80,20 @@ def _rebuild(_: argparse.Namespace) -> int:
     return run_rebuild()
 
 
+def _quarantine(arguments: argparse.Namespace) -> int:
+    from slipstream_cli.quarantine import run_list, run_retry, run_show, run_skip
+
+    match arguments.action:
+        case "list":
+            return run_list()
+        case "show":
+            return run_show(arguments.seq[0])
+        case "retry":
+            return run_retry(arguments.seq)
+        case _:
+            return run_skip(arguments.seq)
+
+
 def _doctor(arguments: argparse.Namespace) -> int:
     from slipstream_cli.operate import run_doctor
 
@@ -107,6 +135,16 @@ def parser() -> argparse.ArgumentParser:
     add("projector", _projector, "the process that folds the log into rows")
     add("provision", _provision, "create streams and tables, or say what differs")
     add("rebuild", _rebuild, "fold the whole log into fresh rows")
+    quarantine = add("quarantine", _quarantine, "look at control records that could not be applied, retry or skip them")
+    quarantine.epilog = QUARANTINE_EPILOG
+    quarantine.formatter_class = argparse.RawDescriptionHelpFormatter
+    actions = quarantine.add_subparsers(required=True, metavar="action", dest="action")
+    actions.add_parser("list", help="what is there: seq, thread, transition, error")
+    for name, text in (
+        ("show", "one record, whole"), ("retry", "fold the threads of these records again"), ("skip", "forget them"),
+    ):  # fmt: skip
+        action = actions.add_parser(name, help=text, description=text)
+        action.add_argument("seq", type=int, nargs=1 if name == "show" else "+", help="as `list` shows it")
     doctor = add("doctor", _doctor, "check NATS, Postgres and the graphs, and say what to do next")
     doctor.add_argument("--config", default="langgraph.json", help="the graphs to check (default: %(default)s)")
     add("version", _version, "print the version")

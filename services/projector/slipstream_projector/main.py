@@ -55,7 +55,9 @@ async def _follow(
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(ANNOUNCE_S):
                     batch = await anext(pull)
+                before = applier.quarantined
                 position = await applier.apply(batch)
+                metrics.quarantined.inc(applier.quarantined - before)
                 metrics.applied(batch, position)
             await connection.publish(where, str(position).encode())
 

@@ -46,6 +46,9 @@ class ProjectorMetrics:
             "slipstream_projection_delay_seconds", "From a record's place in the log to its rows.", buckets=FAST_S
         )
         self._ended = process.counter("slipstream_ended_runs", "Runs that ended, by status.", "status")
+        self.quarantined = process.counter(
+            "slipstream_quarantinings", "Control records that this process could not apply."
+        )
         self._position = process.gauge("slipstream_projection_position", "The last stream_seq applied.")
         self._pending = process.gauge(
             "slipstream_projection_pending_records", "Control records behind the last one, when the broker sent it."

@@ -48,7 +48,8 @@ async def rebuild(connection: Connection, database: Database, region: str, progr
     async with database.connection() as keeper:
         await _be_alone(keeper, region)
         await keeper.execute(KEEP)
-        await keeper.execute("TRUNCATE threads, runs, erasures, positions, quarantine")
+        await keeper.execute("TRUNCATE threads, runs, erasures, quarantine")
+        await keeper.execute("DELETE FROM positions WHERE name='control'")
         applied = 0
         if last:
             # Publishing is not needed to read, so the log gets no publisher.

@@ -6,7 +6,7 @@ tenant, so the stored thread id is `<tenant>/<thread_id>`, and graphs see the pl
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from typing import Any, cast
 
 import psycopg
@@ -17,8 +17,9 @@ from psycopg import AsyncConnection, AsyncCursor
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
+from slipstream_schemas.codec import Path, Unserialisable
 from slipstream_schemas.errors import Fenced, Unavailable
-from slipstream_schemas.limits import DATABASE_DEADLINE_S, TRANSACTION_DEADLINE_S
+from slipstream_schemas.limits import DATABASE_DEADLINE_S, PATH_STEPS_MAX, TRANSACTION_DEADLINE_S
 from slipstream_schemas.subjects import Scope, thread_key
 
 Pool = AsyncConnectionPool[AsyncConnection[DictRow]]
@@ -151,16 +152,41 @@ class FencedSaver(AsyncPostgresSaver):
             yield self._shown_tuple(found)
 
     async def aput(self, config: RunnableConfig, checkpoint: Any, metadata: Any, new_versions: Any) -> RunnableConfig:
-        """Store a checkpoint. Raises: Fenced."""
-        with failures(self._fence):
+        """Store a checkpoint. Raises: Fenced, Unserialisable."""
+        with failures(self._fence), self._named(checkpoint["channel_values"].items()):
             return self._shown(await super().aput(self._stored(config), checkpoint, metadata, new_versions))
 
     async def aput_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
     ) -> None:
-        """Store a task's writes. Raises: Fenced."""
-        with failures(self._fence):
+        """Store a task's writes. Raises: Fenced, Unserialisable."""
+        with failures(self._fence), self._named(writes):
             await super().aput_writes(self._stored(config), writes, task_id, task_path)
+
+    @contextlib.contextmanager
+    def _named(self, parts: Iterable[tuple[str | int, Any]]) -> Iterator[None]:
+        """Name the key that LangGraph's serialiser refuses: it tells only the type."""
+        try:
+            yield
+        except (TypeError, ValueError) as error:
+            path: Path = ()
+            reason, left = str(error), parts
+            while len(path) <= PATH_STEPS_MAX:
+                found = next((part for part in left if self._refusal(part[1])), None)
+                if found is None:
+                    break
+                path, reason = (*path, found[0]), self._refusal(found[1])
+                left = _parts_of(found[1])
+            if not path:
+                raise
+            raise Unserialisable(f"cannot be checkpointed: {reason}", path) from error
+
+    def _refusal(self, value: Any) -> str:
+        try:
+            self.serde.dumps_typed(value)
+        except (TypeError, ValueError) as error:
+            return str(error) or type(error).__name__
+        return ""
 
     async def aget_delta_channel_history(self, *, config: RunnableConfig, channels: Sequence[str]) -> Any:
         """What channels that store their changes alone are put together from."""
@@ -175,6 +201,15 @@ class FencedSaver(AsyncPostgresSaver):
         count = sum(1 for task_id, _, _ in found.pending_writes or () if task_id == NULL_TASK_ID)
         where: dict[str, Any] = found.config.get("configurable", {})
         return where["checkpoint_id"], count
+
+
+def _parts_of(value: Any) -> list[tuple[str | int, Any]]:
+    if isinstance(value, dict):
+        return [(str(key), part) for key, part in value.items()]  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+    if isinstance(value, (list, tuple)):
+        return list(enumerate(value))  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+    names = getattr(value, "__dict__", None) or dict.fromkeys(getattr(value, "__slots__", ()))
+    return [(name, getattr(value, name, None)) for name in names]
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ from slipstream_runner.execute import Outcome
 from slipstream_runner.runtime import Attempt, Runtime, now_ms
 from slipstream_runner.settling import put_next
 from slipstream_runner.translate import Translator
+from slipstream_runner.undoing import forget_step
 from slipstream_schemas import run_state as rs
 from slipstream_schemas.answers import OpenInterrupt
 from slipstream_schemas.errors import Conflict, NotFound
@@ -66,6 +67,8 @@ async def end(runtime: Runtime, attempt: Attempt, outcome: Outcome, translator: 
         if outcome.kind in ("release", "retry"):
             await release(runtime, attempt, RETRY_DELAY_S if outcome.kind == "retry" else 0)
             return
+        if translator.refused is not None:
+            await forget_step(runtime.checkpoints, attempt, translator.refused)
         if outcome.kind == "rollback":
             state, owed = await _roll_back(runtime, attempt)
         else:

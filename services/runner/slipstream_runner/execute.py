@@ -17,7 +17,8 @@ from slipstream_runner.recover import opening_lines
 from slipstream_runner.runtime import Attempt, Runtime, now_ms
 from slipstream_runner.spans import traced
 from slipstream_runner.translate import EXTENSION, MODES, LlmRuns, Translator, describe_error
-from slipstream_schemas.errors import Corrupt, Fenced, SlipstreamError, Unavailable
+from slipstream_schemas.errors import Corrupt, Fenced, SlipstreamError, TooLarge, Unavailable
+from slipstream_schemas.limits import MESSAGE_BYTES_MAX, RECORD_FRAME_BYTES
 from slipstream_schemas.terminal import TERMINAL_INTERRUPTS_MAX, requested_lines
 
 log = logging.getLogger("slipstream.runner")
@@ -42,7 +43,8 @@ class Outcome(msgspec.Struct):
 async def execute(runtime: Runtime, attempt: Attempt, flushers: dict[str, Flusher]) -> tuple[Outcome, Translator]:
     """Run the graph to its end. Every line is in the log when this returns, unless the outcome is `lost`."""
     llm_runs = LlmRuns()
-    translator = Translator(attempt.number, llm_runs)
+    payload_bytes_max = min(MESSAGE_BYTES_MAX, runtime.connection.payload_bytes_max)
+    translator = Translator(attempt.number, llm_runs, payload_bytes_max - RECORD_FRAME_BYTES)
     flusher = Flusher(runtime, attempt, translator, await opening_lines(runtime, attempt))
     flushers[attempt.thread_id] = flusher
     flushing = asyncio.create_task(flusher.run())
@@ -78,6 +80,8 @@ async def _flushed(flushing: asyncio.Task[None], attempt: Attempt, outcome: Outc
         log.warning("run %s attempt %d: %s; stopping", attempt.run.run_id, attempt.number, error.message)
     except (Unavailable, Corrupt) as error:
         log.error("run %s attempt %d cannot be written: %s", attempt.run.run_id, attempt.number, error.message)
+    except TooLarge as error:
+        return Outcome("error", {"error": "TooLarge", "message": error.message})
     return Outcome("lost")
 
 
@@ -116,6 +120,7 @@ async def _stream(
                 flusher.notify()
                 if len(translator) > 0:
                     await flusher.room()
+        translator.check()
 
 
 async def _extended(

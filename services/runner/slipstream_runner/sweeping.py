@@ -1,8 +1,13 @@
 """The sweep: now and then, put runs back on the queue that seem to have fallen off it.
 
-Whoever creates or cancels a run writes the decision first and acts on it second, so a crash between the two leaves a
-run without a work item, or a cancelled one whose terminal event nobody publishes. One work item too many does no harm:
-its taker asks again before it acts.
+Whoever creates, ends or cancels a run writes the decision first and acts on it second, and the broker may lose a work
+item, or complete one at the word of a runner that is gone. So a run may be left without a work item, or one that is
+over without its terminal event. Two searches find them, and the head of the thread's control log decides:
+
+- runs that wait or execute, from the rows, which know them for as long as they do;
+- threads that may be closing, from the control log itself, each change once, by one runner of the region.
+
+One work item too many does no harm: its taker asks again before it acts.
 """
 
 import asyncio
@@ -11,43 +16,55 @@ import time
 from collections.abc import Container
 from typing import Final
 
+import msgspec
+
 from slipstream_nats import rpc
-from slipstream_postgres import runs
+from slipstream_nats.owed import is_published
+from slipstream_nats.pull import open_pull
+from slipstream_postgres import positions, runs
 from slipstream_runner.runtime import Runtime, now_ms
 from slipstream_schemas import run_state as rs
 from slipstream_schemas import subjects
 from slipstream_schemas.errors import SlipstreamError, Unavailable
+from slipstream_schemas.limits import SWEEP_RECORDS_MAX
 from slipstream_schemas.subjects import Scope
 
 log = logging.getLogger("slipstream.runner")
 
-CANCELLED_WINDOW_S: Final = 3600.0
-"""How far back cancelled runs are looked at."""
+POSITION: Final = "sweep"
+Held = Container[tuple[str, str]]
 
 
-async def sweep(runtime: Runtime, held: Container[tuple[str, str]]) -> None:
+async def sweep(runtime: Runtime, held: Held) -> None:
     """Sweep for ever. `held` are the `(tenant, thread_id)` that this process works on."""
     while True:
         await asyncio.sleep(runtime.settings.sweep_s)
-        try:
-            await _sweep_once(runtime, held)
-        except SlipstreamError as error:
-            log.warning("the sweep stopped: %s", error.message)
+        for search in (_sweep_unfinished, _sweep_closing):
+            try:
+                await search(runtime, held, 3 * runtime.settings.ack_wait_s)
+            except SlipstreamError as error:
+                log.warning("the sweep stopped: %s", error.message)
 
 
-async def _sweep_once(runtime: Runtime, held: Container[tuple[str, str]]) -> None:
-    older_than_s = 3 * runtime.settings.ack_wait_s
-    found = await runs.unfinished(runtime.database, older_than_s)
-    found += await runs.cancelled_before_start(runtime.database, older_than_s, CANCELLED_WINDOW_S)
-    for tenant, thread_id, run_id in found:
+async def _sweep_unfinished(runtime: Runtime, held: Held, older_than_s: float) -> None:
+    for tenant, thread_id, run_id in await runs.unfinished(runtime.database, older_than_s):
         if (tenant, thread_id) in held:
             continue
         scope = Scope(runtime.settings.region, tenant)
-        state = (await runtime.control.head(scope, thread_id)).state
-        if state is None or state.deleted or not await _is_forgotten(runtime, state, run_id):
+        try:
+            state = (await runtime.control.head(scope, thread_id)).state
+            if state is None or state.deleted or not await _is_forgotten(runtime, state, run_id):
+                continue
+        except SlipstreamError as error:
+            # One thread that cannot be read must not keep the others from being found.
+            log.warning("the sweep leaves thread %s out: %s", thread_id, error.message)
             continue
-        log.info("run %s seems forgotten and is queued again", run_id)
-        await runtime.work.put(scope, thread_id, run_id, again=f":{int(time.time() / older_than_s)}")
+        await _queue(runtime, scope, thread_id, run_id, older_than_s)
+
+
+async def _queue(runtime: Runtime, scope: Scope, thread_id: str, run_id: str, older_than_s: float) -> None:
+    log.info("run %s seems forgotten and is queued again", run_id)
+    await runtime.work.put(scope, thread_id, run_id, again=f":{int(time.time() / older_than_s)}")
 
 
 async def _is_forgotten(runtime: Runtime, state: rs.ThreadState, run_id: str) -> bool:
@@ -69,3 +86,65 @@ async def _holder_answers(runtime: Runtime, running: rs.RunningRun) -> bool:
         return await rpc.call(runtime.connection, subject, b'{"fence":%d}' % running.fence) == b"true"
     except Unavailable:
         return False
+
+
+async def _sweep_closing(runtime: Runtime, held: Held, older_than_s: float) -> None:
+    """Look at each thread once more that changed, when its holder has had time to pay what the change owes."""
+    newest = await runtime.control.newest_seq(runtime.settings.region)
+    async with positions.claimed(runtime.database, POSITION) as claim:
+        if claim is None or claim.stream_seq >= newest:
+            return
+        changed, reached = await _changed(runtime, claim.stream_seq, newest, now_ms() - int(older_than_s * 1000))
+        for subject in changed:
+            where = subjects.parse(subject)
+            if (where.scope.tenant, where.thread_id) in held:
+                continue
+            try:
+                run_id = await _owing(runtime, where.scope, where.thread_id)
+            except Unavailable:
+                raise
+            except SlipstreamError as error:
+                log.warning("the sweep leaves thread %s out: %s", where.thread_id, error.message)
+                continue
+            if run_id is not None:
+                await _queue(runtime, where.scope, where.thread_id, run_id, older_than_s)
+        claim.stream_seq = reached
+
+
+async def _changed(runtime: Runtime, position: int, newest: int, before_ms: int) -> tuple[list[str], int]:
+    """The control subjects behind a position whose last change left something to pay, and the position reached."""
+    region = runtime.settings.region
+    owing: dict[str, bool] = {}
+    stream, family = subjects.control_stream(region), subjects.family("control", region)
+    async with open_pull(runtime.connection, stream, family, position + 1) as pull:
+        async for batch in pull:
+            for message in batch:
+                if message.timestamp_ms > before_ms:
+                    return [subject for subject, owes in owing.items() if owes], position
+                position = message.stream_seq
+                owing[message.subject] = _owes(message.body)
+            if position >= newest or len(owing) >= SWEEP_RECORDS_MAX:
+                break
+    return [subject for subject, owes in owing.items() if owes], position
+
+
+def _owes(body: bytes) -> bool:
+    try:
+        state = rs.decode_transition(body).state
+    except msgspec.MsgspecError:
+        return False
+    return state.running is None and bool(state.owed or state.pending)
+
+
+async def _owing(runtime: Runtime, scope: Scope, thread_id: str) -> str | None:
+    """The run whose work item would pay what the thread owes; None for nothing. Raises: Unavailable, Corrupt."""
+    state = (await runtime.control.head(scope, thread_id)).state
+    if state is None or state.deleted or state.running is not None:
+        return None
+    first = rs.next_run(state, now_ms())
+    if first is not None:
+        return first.run_id
+    for owed in state.owed:
+        if not await is_published(runtime.threads, scope, thread_id, owed):
+            return owed.run_id
+    return None

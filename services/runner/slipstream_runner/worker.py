@@ -140,7 +140,7 @@ class Worker:
         """Why the attempt must not execute: it crashed too often, or nobody has its graph."""
         running = attempt.state.running
         if running is not None and running.crashes > RUN_CRASHES_MAX:
-            text = f"the run's holder vanished {running.crashes} times"
+            text = f"the run's holder vanished {running.crashes} times; it is not tried again"
             return Outcome("error", {"error": "RunnerCrashed", "message": text})
         graph_id = attempt.run.graph_id
         if graph_id in self._runtime.graphs:

@@ -5,8 +5,10 @@ from typing import Any, Final
 from slipstream_runner.translate.drafts import Draft, draft, encode_x
 from slipstream_runner.translate.llm_runs import LlmRuns
 from slipstream_runner.translate.messages import Messages
-from slipstream_schemas.codec import dumps, to_plain
-from slipstream_schemas.limits import RECORD_BYTES_MAX, RECORD_LINES_MAX
+from slipstream_runner.translate.refusals import too_large, unserialisable
+from slipstream_schemas.codec import Unserialisable, dumps, dumps_bounded, to_plain
+from slipstream_schemas.errors import Rejected
+from slipstream_schemas.limits import INTERRUPTS_BYTES_MAX, LINE_BYTES_MAX, RECORD_BYTES_MAX, RECORD_LINES_MAX
 from slipstream_schemas.record import OpenState
 from slipstream_schemas.state_forms import INTERRUPT, to_v2
 from slipstream_schemas.terminal import Interrupt
@@ -14,6 +16,8 @@ from slipstream_schemas.terminal import Interrupt
 MODES: Final = ("values", "updates", "messages", "custom", "tasks", "checkpoints", "tools")
 EXTENSION: Final = "extension"
 """Not a mode of LangGraph: `(channel, item)` from a graph's own stream transformers."""
+VALUES_FRAME_BYTES: Final = 8192
+"""What stands around the state in a line: a namespace above all."""
 _CONFIG_KEYS: Final = ("checkpoint_id", "checkpoint_ns", "thread_id")
 Namespace = tuple[str, ...]
 
@@ -27,18 +31,28 @@ def _light_config(config: Any) -> dict[str, Any] | None:
 
 
 class Translator:
-    """Turns what a graph streams into lines, and knows what is open."""
+    """Turns what a graph streams into lines, and knows what is open.
 
-    def __init__(self, attempt: int, llm_runs: LlmRuns) -> None:
+    A part that no line can hold leaves no line and raises. A state is refused together with its checkpoint, so that it
+    is known which one has to go: a thread that kept it would refuse every later run.
+    """
+
+    def __init__(self, attempt: int, llm_runs: LlmRuns, line_bytes_max: int = LINE_BYTES_MAX) -> None:
         self._attempt = attempt
         self._llm_runs = llm_runs
+        self._line_bytes_max = line_bytes_max
+        self._refusal: Rejected | None = None
+        self.refused: str | None = None
+        """The root checkpoint that holds what was refused; empty when none does, None when nothing was refused."""
         self._messages = Messages()
         self._drafts: list[Draft] = []
+        self._part_begins = 0
         self._starts: dict[int, str] = {}
         self._held: dict[Namespace, tuple[bytes, bytes | None, Any]] = {}
         self._namespaces: dict[Namespace, str] = {}
         self._tool_calls: dict[str, str] = {}
         self.interrupts: dict[str, Interrupt] = {}
+        self._interrupts_bytes = 0
         self.next_nodes: tuple[str, ...] | None = None
         self._root_values: list[int] = []
         self.values_seq = 0
@@ -49,10 +63,39 @@ class Translator:
         return len(self._drafts)
 
     def feed(self, namespace: Namespace, mode: str, payload: Any, now_ms: int) -> None:
-        """Take one part of the stream."""
+        """Take one part of the stream. Raises: TooLarge, Unserialisable, and then nothing more may be fed."""
+        if self._refusal is not None and mode != "checkpoints":
+            self.check()
+        try:
+            self._feed(namespace, mode, payload, now_ms)
+            for before, after in self._drafts[self._part_begins :]:
+                size_bytes = len(before) + len(after or b"")
+                if size_bytes > self._line_bytes_max:
+                    raise too_large(mode, payload, size_bytes, self._line_bytes_max)
+        except Rejected as error:
+            self._take_back()
+            self._refusal = unserialisable(mode, error) if isinstance(error, Unserialisable) else error
+            if mode != "values":
+                is_state = mode == "checkpoints" and not namespace
+                self.check(payload["config"]["configurable"]["checkpoint_id"] if is_state else "")
+
+    def check(self, checkpoint_id: str = "") -> None:
+        """Raises: TooLarge, Unserialisable for a state that was refused and had no checkpoint."""
+        if self._refusal is not None:
+            self.refused = checkpoint_id
+            raise self._refusal
+
+    def _take_back(self) -> None:
+        begun = self._part_begins
+        del self._drafts[begun:]
+        self._starts = {line: message for line, message in self._starts.items() if line < begun}
+        self._root_values = [line for line in self._root_values if line < begun]
+
+    def _feed(self, namespace: Namespace, mode: str, payload: Any, now_ms: int) -> None:
         self._note_failed_calls(now_ms)
         if namespace and namespace not in self._namespaces:
             self._start_namespace(namespace, now_ms)
+        self._part_begins = len(self._drafts)
         if mode == "messages":
             self._feed_message(namespace, payload, now_ms)
             return
@@ -71,6 +114,7 @@ class Translator:
             self._feed_checkpoint(namespace, payload, now_ms)
             return
         self._release(namespace, now_ms)
+        self._part_begins = len(self._drafts)
         if mode == "values":
             self._hold_values(namespace, payload)
         elif mode == "updates":
@@ -78,7 +122,7 @@ class Translator:
         elif mode == "tasks":
             self._feed_task(namespace, payload, now_ms)
         elif mode == "tools":
-            self._drafts.append(draft("tools", namespace, dumps(payload), now_ms))
+            self._drafts.append(draft("tools", namespace, dumps_bounded(payload), now_ms))
 
     def _note_failed_calls(self, now_ms: int) -> None:
         while self._llm_runs.failed:
@@ -87,6 +131,9 @@ class Translator:
 
     def _feed_message(self, namespace: Namespace, payload: Any, now_ms: int) -> None:
         message, metadata = payload
+        if message.id is not None and not message.id.isascii():
+            # It goes into headers, which are read by what takes no lone surrogates.
+            message = message.model_copy(update={"id": to_plain(message.id)})
         run_id = self._llm_runs.run_of(metadata)
         self.message_lines = self._messages.feed(namespace, message, metadata, run_id, now_ms)
         for line in self.message_lines:
@@ -102,7 +149,11 @@ class Translator:
         if not namespace and isinstance(plain, dict) and INTERRUPT in plain:
             self._note_interrupts((), payload[INTERRUPT])
         state, patch = to_v2(plain)
-        self._held[namespace] = (dumps(state), encode_x(p=patch), plain)
+        data, x = dumps(state), encode_x(p=patch)
+        size_bytes = len(data) + len(x or b"")
+        if size_bytes > self._line_bytes_max - VALUES_FRAME_BYTES:
+            raise too_large("values", plain, size_bytes, self._line_bytes_max)
+        self._held[namespace] = (data, x, plain)
 
     def _release(self, namespace: Namespace, now_ms: int) -> None:
         held = self._held.pop(namespace, None)
@@ -112,6 +163,8 @@ class Translator:
             self._drafts.append(draft("values", namespace, held[0], now_ms, x=held[1]))
 
     def _feed_checkpoint(self, namespace: Namespace, payload: Any, now_ms: int) -> None:
+        if self._refusal is not None:
+            raise self._refusal
         config, metadata = payload["config"], payload.get("metadata") or {}
         parent = payload.get("parent_config")
         light: dict[str, Any] = {"id": config["configurable"]["checkpoint_id"]}
@@ -132,7 +185,7 @@ class Translator:
     def _feed_update(self, namespace: Namespace, payload: Any, now_ms: int) -> None:
         if INTERRUPT in payload:
             self._note_interrupts(namespace, payload[INTERRUPT])
-            data = dumps(payload)
+            data = dumps_bounded(payload)
             self._drafts.append(draft("updates", namespace, data, now_ms, v1_only=True))
             return
         metadata = payload.get("__metadata__")
@@ -149,7 +202,11 @@ class Translator:
     def _note_interrupts(self, namespace: Namespace, interrupts: Any) -> None:
         for interrupt in interrupts:
             if interrupt.id not in self.interrupts:
-                self.interrupts[interrupt.id] = Interrupt(interrupt.id, to_plain(interrupt.value), namespace)
+                value = to_plain(interrupt.value)
+                self._interrupts_bytes += len(dumps(value))
+                if self._interrupts_bytes > INTERRUPTS_BYTES_MAX:
+                    raise too_large("interrupt", value, self._interrupts_bytes, INTERRUPTS_BYTES_MAX)
+                self.interrupts[interrupt.id] = Interrupt(interrupt.id, value, namespace)
 
     # Tasks and subgraphs
 
@@ -253,8 +310,8 @@ def _without_interrupt(state: Any) -> Any:
 
 def _custom(payload: Any) -> bytes:
     if isinstance(payload, dict) and isinstance(payload.get("name"), str):
-        return b'{"name":%b,"payload":%b}' % (dumps(payload["name"]), dumps(payload))
-    return b'{"payload":%b}' % dumps(payload)
+        return b'{"name":%b,"payload":%b}' % (dumps(payload["name"]), dumps_bounded(payload))
+    return b'{"payload":%b}' % dumps_bounded(payload)
 
 
 def _tool_call_of(task: Any) -> str | None:
