@@ -63,6 +63,9 @@ DRAIN_GRACE_S: Final = 30.0
 HOLDER_ANSWER_DEADLINE_S: Final = 1.0
 SYNC_NODE_THREADS: Final = 64
 
+ERASE_DEADLINE_S: Final = 20.0
+"""How long the API waits for a runner that erases a thread: purges of a large stream take long."""
+
 STATELESS_KEPT_S: Final = 120.0
 """How long the thread of a stateless run stays when the run is over, so that whoever follows it comes to its end."""
 TEMPORARY_GONE_S: Final = 3600.0

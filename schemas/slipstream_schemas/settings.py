@@ -20,6 +20,9 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
     """The settings of the services. Each `SLIPSTREAM_X` is the field `x`; secrets do not print."""
 
     nats_url: str = "nats://127.0.0.1:4222"
+    nats_ca_file: str = ""
+    nats_cert_file: str = ""
+    nats_key_file: str = ""
     database_url: str = "postgresql://postgres@127.0.0.1:5432/postgres"
     region: str = "local"
     config: str = "langgraph.json"
