@@ -120,6 +120,7 @@ def stack(
         opened.prepare()
         yield opened
         _print_logs(request, opened)
+        assert not opened.refusals()
 
 
 @pytest.fixture
@@ -131,6 +132,7 @@ def own_stack(
         opened.prepare()
         yield opened
         _print_logs(request, opened)
+        assert not opened.refusals()
 
 
 @pytest.fixture(scope="session")
@@ -143,6 +145,7 @@ def session_stack(
     with fresh_database(postgres_dsn) as dsn, Stack(nats_server.url, dsn, region, root, GRAPHS) as opened:
         opened.prepare()
         yield opened.start()
+        assert not opened.refusals()
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final
 
-from slipstream_nats.connection import connect
+from slipstream_nats.connection import NOT_PERMITTED, connect
 from slipstream_nats.provision import StreamSettings, provision
 from slipstream_postgres.migrate import ensure_schema
 from testkit import permitted
@@ -116,6 +116,10 @@ class Stack:
             for service in self.services
         ]
         return "\n".join(parts)
+
+    def refusals(self) -> list[str]:
+        """What NATS has refused the services, whose users may do no more than they need."""
+        return [line for service in self.services for line in service.log_text().splitlines() if NOT_PERMITTED in line]
 
     def log_offsets(self) -> dict[str, int]:
         """How long each log is now."""

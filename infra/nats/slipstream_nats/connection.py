@@ -47,7 +47,7 @@ class Access(msgspec.Struct, frozen=True):
     @property
     def inbox_prefix(self) -> str:
         """What the subjects of answers to this service begin with."""
-        return f"_INBOX_{self.service}"
+        return f"_INBOX_{self.service}" if self.service else "_INBOX"
 
     def tls(self) -> ssl.SSLContext | None:
         """How to check the server and show a certificate, None for plain TCP. Raises: Rejected."""
