@@ -67,6 +67,14 @@ class Unavailable(SlipstreamError):
         self.retry_after_s = retry_after_s
 
 
+class TooMany(SlipstreamError):
+    """One caller has too much open at a time; with less it succeeds."""
+
+
+class TooSlow(SlipstreamError):
+    """What the caller sends does not arrive in time."""
+
+
 class NoResponder(Unavailable):
     """Nobody listens on the subject of a request, so nobody can have acted on it."""
 

@@ -9,6 +9,16 @@ from typing import Final
 THREAD_ID_CHARS_MAX: Final = 128
 TOKEN_CHARS_MAX: Final = 64
 BODY_BYTES_MAX: Final = 6 * 1024 * 1024
+BODY_DEADLINE_S: Final = 60.0
+"""A body that is still on its way by then is given up."""
+HEAD_BYTES_MAX: Final = 32 * 1024
+"""Of a request's headers together, names and values."""
+HEADERS_MAX: Final = 100
+HEAD_DEADLINE_S: Final = 20.0
+"""How long a connection may be open, or a request's head be on its way, before it is closed."""
+URL_BYTES_MAX: Final = 16 * 1024
+CALLER_REQUESTS_MAX: Final = 1000
+"""Requests, streams and sockets of one caller, as auth handlers name it, that are open in one API process at a time."""
 JSON_DEPTH_MAX: Final = 64
 CHANNELS_MAX: Final = 64
 NAMESPACES_MAX: Final = 64

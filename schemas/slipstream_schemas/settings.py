@@ -41,6 +41,7 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
     drain_grace_s: float = limits.DRAIN_GRACE_S
     sweep_s: float = 30.0
     stateless_kept_s: float = limits.STATELESS_KEPT_S
+    caller_requests_max: Annotated[int, msgspec.Meta(ge=1)] = limits.CALLER_REQUESTS_MAX
     sdk_events_per_s: int = limits.PYTHON_SDK_EVENTS_PER_S
     webhook_secret: str = ""
     webhook_allow_private: bool = False

@@ -43,9 +43,9 @@ def test_a_name_is_looked_up_once_and_never_by_the_client(monkeypatch: pytest.Mo
             addresses = await webhook_urls.addresses_of(target, allow_private=False)
             assert addresses == [PUBLIC]
             monkeypatch.setattr(webhook_post, "WEBHOOK_DEADLINE_S", 0.5)
+            url = f"http://rebind.example.com:{inside.port}/"
+            asked.clear()
             with pytest.raises(Unavailable):
-                url = f"http://rebind.example.com:{inside.port}/"
-                asked.clear()
                 await webhook_post.post(client, url, {}, b"{}", allow_private=False)
             await client.aclose()
             return len(inside.deliveries)

@@ -16,7 +16,7 @@ from slipstream_nats.permissions import rules, users
 
 CONFIGS: Final = Path(__file__).parents[2] / "infra" / "nats"
 REGIONS_MAX: Final = 800
-PASSWORD: Final = "test"
+PASSWORD: Final = "nats-password-of-tests"
 KINDS: Final = ("api", "runner", "projector")
 _numbers = itertools.count(1)
 
