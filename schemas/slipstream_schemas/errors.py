@@ -10,6 +10,11 @@ class SlipstreamError(Exception):
         super().__init__(message)
         self.message = message
 
+    @property
+    def shown(self) -> str:
+        """What a client is told."""
+        return self.message
+
 
 class Rejected(SlipstreamError):
     """The caller's fault: the same request will be refused again."""
@@ -75,7 +80,16 @@ class TooSlow(SlipstreamError):
     """What the caller sends does not arrive in time."""
 
 
-class NoResponder(Unavailable):
+class Unreachable(Unavailable):
+    """NATS or Postgres does not do what it should. The message is for operators: it may name addresses and subjects."""
+
+    @property
+    def shown(self) -> str:
+        """What a client is told."""
+        return "A part of the server does not answer now. Try again."
+
+
+class NoResponder(Unreachable):
     """Nobody listens on the subject of a request, so nobody can have acted on it."""
 
 

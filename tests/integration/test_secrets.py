@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -36,14 +35,14 @@ def with_password(dsn: str, password: str) -> str:
 
 
 @pytest.fixture(params=["debug", "info"])
-def talkative(request: pytest.FixtureRequest, stack: Stack) -> Iterator[Stack]:
+def talkative(request: pytest.FixtureRequest, stack: Stack) -> Stack:
     """A stack with secrets in its settings, at a log level."""
     stack.config, stack.dsn = GRAPHS, with_password(stack.dsn, DSN_PASSWORD)
     stack.settings |= {
         "slipstream_log_level": request.param, "slipstream_webhook_secret": HOOK_SECRET,
         "slipstream_webhook_allow_private": "1",
     }  # fmt: skip
-    yield stack.start()
+    return stack.start()
 
 
 async def use(http: httpx.AsyncClient, hook: str) -> None:
@@ -66,7 +65,7 @@ async def use(http: httpx.AsyncClient, hook: str) -> None:
         ("POST", "/threads", json.dumps({"thread_id": f"{MARK}.{MARK}"})),
         ("POST", f"/threads/{thread}/runs", json.dumps({**run, "assistant_id": secret})),
         ("POST", f"/threads/{thread}/runs", json.dumps({**run, "webhook": f"ftp://u:{secret}@x/"})),
-        ("POST", f"/threads/{thread}/state", json.dumps({"values": {"messages": secret}, "as_node": secret})),
+        ("POST", f"/threads/{thread}/state", json.dumps({"values": {"messages": secret}})),
         ("POST", f"/threads/{thread}/commands", json.dumps({"id": 1, "method": "run.start", "params": {"x": secret}})),
         ("POST", "/threads/search", json.dumps({"metadata": {"note": secret}, "sort_by": secret})),
         ("GET", f"/threads/{thread}?token={secret}", None),
@@ -125,13 +124,13 @@ async def test_answers_without_the_database_show_nothing_of_the_inside(stack: St
         ]
         database = urlsplit(stack.dsn).path[1:]
         with psycopg.connect(stack.dsn.rsplit("/", 1)[0] + "/postgres", autocommit=True) as admin:
-            admin.execute(f'ALTER DATABASE "{database}" ALLOW_CONNECTIONS false')  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+            admin.execute(f'ALTER DATABASE "{database}" ALLOW_CONNECTIONS false')
             admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname=%s", (database,))
             answers += [
                 await client.http.post("/assistants/search", json={}),
                 await client.http.post("/threads/count", json={}),
             ]
-            admin.execute(f'ALTER DATABASE "{database}" ALLOW_CONNECTIONS true')  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+            admin.execute(f'ALTER DATABASE "{database}" ALLOW_CONNECTIONS true')
     assert {answer.status_code for answer in answers} >= {500, 503}
     shown = [f"{answer.request.url.path} {answer.status_code} {answer.text}" for answer in answers]
     told = [text for text in shown for inside in INSIDES if answer_has(text, inside, database)]

@@ -14,7 +14,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-from slipstream_schemas.errors import Corrupt, NoResponder, Rejected, TooLarge, Unavailable
+from slipstream_schemas.errors import Corrupt, NoResponder, Rejected, TooLarge, Unreachable
 from slipstream_schemas.limits import CONNECT_DEADLINE_S, REQUEST_DEADLINE_S
 from slipstream_schemas.settings import ServiceSettings
 
@@ -117,7 +117,7 @@ class Connection:
         """Return as soon as the connection is up. Raises: Unavailable when it was closed for good."""
         while not self._client.is_connected:
             if self._client.is_closed:
-                raise Unavailable("the connection to NATS is closed")
+                raise Unreachable("the connection to NATS is closed")
             self._up.clear()
             await self._up.wait()
 
@@ -132,7 +132,7 @@ class Connection:
                     except (OSError, nats.errors.Error) as failed:
                         error = failed
                         await asyncio.sleep(RECONNECT_WAIT_S)
-        raise Unavailable(f"no NATS server answers at {self._where} within {deadline_s:.0f} s: {error}")
+        raise Unreachable(f"no NATS server answers at {self._where} within {deadline_s:.0f} s: {error}")
 
     async def _connect(self) -> None:
         self._client = client = _Client()
@@ -204,14 +204,14 @@ class Connection:
         except nats.errors.MaxPayloadError as error:
             raise TooLarge(f"{len(payload)} bytes are more than NATS takes ({self.payload_bytes_max})") from error
         except nats.errors.Error as error:
-            raise Unavailable(f"cannot publish to NATS: {type(error).__name__}") from error
+            raise Unreachable(f"cannot publish to NATS: {type(error).__name__}") from error
 
     async def flush(self) -> None:
         """Wait until the server has what was published. Raises: Unavailable."""
         try:
             await self._client.flush(timeout=int(REQUEST_DEADLINE_S))
         except (nats.errors.Error, TimeoutError) as error:
-            raise Unavailable("NATS does not answer") from error
+            raise Unreachable("NATS does not answer") from error
 
     async def subscribe(self, subject: str, *, cb: Callback, queue: str = "") -> Subscription:
         """Deliver messages to `cb`, one after the other. Raises: Unavailable."""
@@ -220,7 +220,7 @@ class Connection:
                 subject, queue=queue, cb=cb, pending_msgs_limit=-1, pending_bytes_limit=-1
             )
         except nats.errors.Error as error:
-            raise Unavailable(f"cannot subscribe on NATS: {type(error).__name__}") from error
+            raise Unreachable(f"cannot subscribe on NATS: {type(error).__name__}") from error
 
     async def unsubscribe(self, subscription: Subscription) -> None:
         """Stop a subscription; harmless when the connection is gone."""
@@ -239,8 +239,8 @@ class Connection:
             raise NoResponder(f"nobody answers on {subject}") from error
         except (nats.errors.Error, TimeoutError, OSError) as error:
             if subject.lower() in self._denied:
-                raise Unavailable(f"{NOT_PERMITTED} on {subject}") from error
-            raise Unavailable(f"no answer on {subject} within {deadline_s:.1f} s") from error
+                raise Unreachable(f"{NOT_PERMITTED} on {subject}") from error
+            raise Unreachable(f"no answer on {subject} within {deadline_s:.1f} s") from error
 
     async def api(self, operation: str, body: object, deadline_s: float = REQUEST_DEADLINE_S) -> dict[str, Any]:
         """Call the JetStream API, as in `api("STREAM.INFO.S", {})`.

@@ -16,7 +16,7 @@ import msgspec
 from nats.aio.msg import Msg
 
 from slipstream_nats.connection import NOT_PERMITTED, Connection
-from slipstream_schemas.errors import Conflict, Corrupt, Fenced, SlipstreamError, TooLarge, Unavailable
+from slipstream_schemas.errors import Conflict, Corrupt, Fenced, SlipstreamError, TooLarge, Unreachable
 from slipstream_schemas.limits import MESSAGE_BYTES_MAX, PUBLISH_DEADLINE_S
 
 WRONG_LAST_SEQUENCE = 10071
@@ -77,7 +77,7 @@ def refusal(error: _Error) -> SlipstreamError:
         return TooLarge(f"a record is too large: {error.description}")
     # Limits that room or an operator lifts: bytes of the stream, of the account, of the disk.
     if error.code >= 500 or "maximum" in error.description or "resource" in error.description:
-        return Unavailable(f"JetStream cannot store: {error.description} ({error.err_code})")
+        return Unreachable(f"JetStream cannot store: {error.description} ({error.err_code})")
     return Corrupt(f"JetStream refused a message: {error.description} ({error.err_code})")
 
 
@@ -102,13 +102,13 @@ class Publisher:
         """Fail what is in flight at once: its acknowledgement cannot arrive any more."""
         for _, future in self._waiting.values():
             if not future.done():
-                future.set_exception(Unavailable("the connection to NATS was lost before the acknowledgement"))
+                future.set_exception(Unreachable("the connection to NATS was lost before the acknowledgement"))
 
     def _deny(self, subject: str) -> None:
         """Fail what this user may not publish: nothing will acknowledge it."""
         for asked, future in self._waiting.values():
             if asked.lower() == subject and not future.done():
-                future.set_exception(Unavailable(f"{NOT_PERMITTED} to {asked}"))
+                future.set_exception(Unreachable(f"{NOT_PERMITTED} to {asked}"))
 
     async def _on_reply(self, message: Msg) -> None:
         _, future = self._waiting.get(message.subject[len(self._inbox) + 1 :], ("", None))
@@ -121,7 +121,7 @@ class Publisher:
                 future.set_result(Ack(int(found[1]), b'"duplicate"' in body))
                 return
         if not body:
-            future.set_exception(Unavailable("no stream takes the subject, or JetStream has no leader"))
+            future.set_exception(Unreachable("no stream takes the subject, or JetStream has no leader"))
             return
         try:
             future.set_exception(refusal(msgspec.json.decode(body, type=_Refusal).error))
@@ -151,7 +151,7 @@ class Publisher:
             outcome = "refused"
             raise
         except TimeoutError as error:
-            raise Unavailable(f"no acknowledgement within {deadline_s:.1f} s") from error
+            raise Unreachable(f"no acknowledgement within {deadline_s:.1f} s") from error
         finally:
             self.observe(time.perf_counter() - begun, outcome)
 

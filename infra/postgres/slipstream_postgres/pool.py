@@ -7,7 +7,7 @@ from typing import Any
 
 import asyncpg
 
-from slipstream_schemas.errors import Unavailable
+from slipstream_schemas.errors import Unreachable
 from slipstream_schemas.limits import DATABASE_DEADLINE_S
 
 JSONB_VERSION = b"\x01"
@@ -37,7 +37,7 @@ class Database:
                     self.dsn, min_size=1, max_size=self._size, init=_as_bytes, command_timeout=DATABASE_DEADLINE_S
                 )
         except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-            raise Unavailable(f"Postgres does not answer: {error}") from error
+            raise Unreachable(f"Postgres does not answer: {error}") from error
 
     async def close(self) -> None:
         """Close every connection, or drop them when they do not end."""
@@ -52,15 +52,15 @@ class Database:
     async def connection(self) -> AsyncIterator[Any]:
         """A connection for a short while. Raises: Unavailable for every failure of the database."""
         if self._pool is None:
-            raise Unavailable("the database is not open")
+            raise Unreachable("the database is not open")
         try:
             async with self._pool.acquire(timeout=DATABASE_DEADLINE_S) as connection:
                 yield connection
         except (OSError, TimeoutError, asyncpg.InterfaceError) as error:
-            raise Unavailable(f"Postgres does not answer: {error}") from error
+            raise Unreachable(f"Postgres does not answer: {error}") from error
         except (asyncpg.PostgresConnectionError, asyncpg.TooManyConnectionsError,
                 asyncpg.OperatorInterventionError) as error:  # fmt: skip
-            raise Unavailable(f"Postgres is not available: {error}") from error
+            raise Unreachable(f"Postgres is not available: {error}") from error
 
 
 async def open_database(dsn: str, size: int = 4) -> Database:

@@ -72,7 +72,7 @@ def on_slipstream_error(request: Request[Any, Any, Any], error: errors.Slipstrea
         return as_json({"detail": details(error)}, 422)
     if isinstance(error, errors.Unavailable):
         log.warning("%s %s: %s", request.method, request.url.path, error.message)
-        return as_json({"detail": error.message}, 503, {"Retry-After": str(error.retry_after_s)})
+        return as_json({"detail": error.shown}, 503, {"Retry-After": str(error.retry_after_s)})
     if status == 429:
         return as_json({"detail": error.message}, 429, {"Retry-After": str(RETRY_AFTER_S)})
     if status == 500:
