@@ -98,6 +98,7 @@ class Connection:
         self._where = ", ".join(shown(each) for each in self._urls)
         self._client = Client()
         self._denied: set[str] = set()
+        self._failure: Exception | None = None
         self._on_denied: list[Callable[[str], None]] = []
         self._on_reconnect: list[Callable[[], None]] = []
         self._on_disconnect: list[Callable[[], None]] = []
@@ -123,16 +124,15 @@ class Connection:
 
     async def open(self, deadline_s: float = CONNECT_DEADLINE_S) -> None:
         """Connect, trying until the deadline. Raises: Unavailable."""
-        error: Exception | None = None
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(deadline_s):
                 while True:
                     try:
                         return await self._connect()
                     except (OSError, nats.errors.Error) as failed:
-                        error = failed
+                        self._failure = failed
                         await asyncio.sleep(RECONNECT_WAIT_S)
-        raise Unreachable(f"no NATS server answers at {self._where} within {deadline_s:.0f} s: {error}")
+        raise Unreachable(f"no NATS server answers at {self._where} within {deadline_s:.0f} s: {self._failure}")
 
     async def _connect(self) -> None:
         self._client = client = _Client()
@@ -191,6 +191,8 @@ class Connection:
         if (found := DENIED.search(str(error))) is not None:
             self._note_denied(found[1].lower(), found[2])
             return
+        # It tries again by itself when it first connects, too, and tells the reason here alone.
+        self._failure = error
         # While reconnecting nats-py reports each refused attempt; the two lines above say it once.
         if self._client.is_connected:
             log.error("%s: NATS reports %s: %s", self._name, type(error).__name__, error)
