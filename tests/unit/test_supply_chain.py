@@ -94,8 +94,8 @@ def test_licences_are_permissive() -> None:
             metadata = importlib.metadata.metadata(name)
         except importlib.metadata.PackageNotFoundError:
             continue  # for another platform
-        said = [metadata.get("License-Expression", ""), metadata.get("License", "")[:200]]
-        said += [each for each in metadata.get_all("Classifier", []) if each.startswith("License ::")]
+        said = [metadata[key][:200] for key in ("License-Expression", "License") if key in metadata]
+        said += [each for each in (metadata.get_all("Classifier") or []) if each.startswith("License ::")]
         text = " ".join(said)
         if name in WEAK_COPYLEFT:
             continue

@@ -47,6 +47,9 @@ async def settle(runtime: Runtime, question: SettleThread) -> None:
 async def erase(runtime: Runtime, question: EraseThread) -> None:
     """Erase what a deleted thread has left; doing it again changes nothing. Raises: Unavailable."""
     scope, thread_id = Scope(runtime.settings.region, question.tenant), question.thread_id
+    state = (await runtime.control.head(scope, thread_id)).state
+    if state is None or not state.deleted or state.erased:
+        return
     # The lease shuts out whoever still writes; what it wrote before goes with the rest.
     fence = await leases.take(runtime.publisher, scope, thread_id, runtime.holder, "")
     key = subjects.thread_key(scope, thread_id)
