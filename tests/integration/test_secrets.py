@@ -34,12 +34,12 @@ def with_password(dsn: str, password: str) -> str:
     return parts._replace(netloc=f"{parts.username}:{password}@{parts.hostname}:{parts.port}").geturl()
 
 
-@pytest.fixture(params=["debug", "info"])
-def talkative(request: pytest.FixtureRequest, stack: Stack) -> Stack:
-    """A stack with secrets in its settings, at a log level."""
+@pytest.fixture
+def talkative(stack: Stack) -> Stack:
+    """A stack with secrets in its settings, which logs all it has to say."""
     stack.config, stack.dsn = GRAPHS, with_password(stack.dsn, DSN_PASSWORD)
     stack.settings |= {
-        "slipstream_log_level": request.param, "slipstream_webhook_secret": HOOK_SECRET,
+        "slipstream_log_level": "debug", "slipstream_webhook_secret": HOOK_SECRET,
         "slipstream_webhook_allow_private": "1",
     }  # fmt: skip
     return stack.start()
@@ -124,13 +124,13 @@ async def test_answers_without_the_database_show_nothing_of_the_inside(stack: St
         ]
         database = urlsplit(stack.dsn).path[1:]
         with psycopg.connect(stack.dsn.rsplit("/", 1)[0] + "/postgres", autocommit=True) as admin:
-            admin.execute(f'ALTER DATABASE "{database}" ALLOW_CONNECTIONS false')
+            admin.execute(f'ALTER DATABASE "{database}" ALLOW_CONNECTIONS false'.encode())
             admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname=%s", (database,))
             answers += [
                 await client.http.post("/assistants/search", json={}),
                 await client.http.post("/threads/count", json={}),
             ]
-            admin.execute(f'ALTER DATABASE "{database}" ALLOW_CONNECTIONS true')
+            admin.execute(f'ALTER DATABASE "{database}" ALLOW_CONNECTIONS true'.encode())
     assert {answer.status_code for answer in answers} >= {500, 503}
     shown = [f"{answer.request.url.path} {answer.status_code} {answer.text}" for answer in answers]
     told = [text for text in shown for inside in INSIDES if answer_has(text, inside, database)]
