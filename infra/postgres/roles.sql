@@ -21,13 +21,14 @@ END $$;
 
 REVOKE CREATE ON SCHEMA public FROM PUBLIC;
 
-GRANT SELECT ON threads, runs, positions, graphs, quarantine TO slipstream_api;
+GRANT SELECT ON threads, runs, positions, graphs, quarantine, erasures TO slipstream_api;
 GRANT SELECT, INSERT, UPDATE, DELETE ON assistants, assistant_versions, crons, temporary_threads, webhooks
   TO slipstream_api;
 
-GRANT SELECT, INSERT, UPDATE, DELETE ON threads, runs TO slipstream_projector;
+GRANT SELECT, INSERT, UPDATE, DELETE ON threads, runs, erasures TO slipstream_projector;
 GRANT SELECT, INSERT, UPDATE ON positions, quarantine, webhooks TO slipstream_projector;
 
 GRANT CREATE ON SCHEMA public TO slipstream_runner;
 GRANT SELECT ON runs TO slipstream_runner;
-GRANT SELECT, INSERT, UPDATE ON fences, graphs, assistants, assistant_versions TO slipstream_runner;
+GRANT SELECT, INSERT, UPDATE, DELETE ON fences TO slipstream_runner;
+GRANT SELECT, INSERT, UPDATE ON graphs, assistants, assistant_versions TO slipstream_runner;

@@ -42,7 +42,7 @@ TAKES_WORK = "$JS.API.CONSUMER.MSG.NEXT.CONTROL_home.work"
 MAY_NOT_PUBLISH: Final[dict[str, list[str]]] = {
     "api": [
         *STREAMS_GONE, *ELSEWHERE, TAKES_WORK, NEXT, "threads.home.default.t", "leases.home.default.t", "position.home",
-        "$JS.ACK.CONTROL_home.work.1.1.1.1.0", "$JS.API.STREAM.PURGE.THREADS_home", "rpc.home.runner.x",
+        "$JS.ACK.CONTROL_home.work.1.1.1.1.0", "rpc.home.runner.x",
         "_INBOX_runner.x", "_INBOX_projector.x", "$JS.API.STREAM.CREATE.X",
         "$JS.API.CONSUMER.CREATE.THREADS_home.x.leases.home.>",
     ],
