@@ -19,7 +19,8 @@ async def serve(runtime: Runtime) -> None:
     """Answer the API's questions. Raises: Unavailable."""
 
     async def answer(body: bytes) -> bytes:
-        match _decode(body):
+        asked: UpkeepQuestion = _decode(body)
+        match asked:
             case SettleThread() as question:
                 await settle(runtime, question)
             case EraseThread() as question:
