@@ -74,6 +74,10 @@ lock *args:
 lock-js:
     node tests/conformance/lock.mjs
 
+# Known vulnerabilities of what is locked. Asks PyPI's advisories, so it needs the network; tests ask none
+audit *args:
+    uv tool run pip-audit --strict --disable-pip --require-hashes -r requirements.lock "$@"
+
 # Build the wheel and the source distribution
 build:
     uv build

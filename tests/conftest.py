@@ -4,7 +4,6 @@ Async tests and fixtures run through AnyIO's plugin in auto mode, on one event l
 """
 
 import asyncio
-import secrets
 from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from slipstream_nats.provision import provision
 from slipstream_postgres.embedded import start_postgres
 from slipstream_postgres.migrate import ensure_schema
 from slipstream_schemas.subjects import Scope
+from testkit import permitted
 from testkit.servers import TEMPLATE, NatsServer, create_database, fresh_database
 from testkit.stack import Stack
 
@@ -93,7 +93,7 @@ def database_dsn(postgres_dsn: str) -> Iterator[str]:
 @pytest.fixture
 def region() -> str:
     """A region token that no other test uses: it names the streams."""
-    return f"t{secrets.token_hex(5)}"
+    return permitted.new_region()
 
 
 @pytest.fixture
@@ -120,6 +120,7 @@ def stack(
         opened.prepare()
         yield opened
         _print_logs(request, opened)
+        assert not opened.refusals()
 
 
 @pytest.fixture
@@ -131,6 +132,7 @@ def own_stack(
         opened.prepare()
         yield opened
         _print_logs(request, opened)
+        assert not opened.refusals()
 
 
 @pytest.fixture(scope="session")
@@ -138,11 +140,12 @@ def session_stack(
     nats_server: NatsServer, postgres_dsn: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Stack]:
     """One running API, runner and projector on the example and test graphs, for all tests that harm none of them."""
-    region = f"s{secrets.token_hex(5)}"
+    region = permitted.new_region()
     root = tmp_path_factory.mktemp("session-stack")
     with fresh_database(postgres_dsn) as dsn, Stack(nats_server.url, dsn, region, root, GRAPHS) as opened:
         opened.prepare()
         yield opened.start()
+        assert not opened.refusals()
 
 
 @pytest.fixture

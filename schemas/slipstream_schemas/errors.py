@@ -10,6 +10,11 @@ class SlipstreamError(Exception):
         super().__init__(message)
         self.message = message
 
+    @property
+    def shown(self) -> str:
+        """What a client is told."""
+        return self.message
+
 
 class Rejected(SlipstreamError):
     """The caller's fault: the same request will be refused again."""
@@ -67,7 +72,24 @@ class Unavailable(SlipstreamError):
         self.retry_after_s = retry_after_s
 
 
-class NoResponder(Unavailable):
+class TooMany(SlipstreamError):
+    """One caller has too much open at a time; with less it succeeds."""
+
+
+class TooSlow(SlipstreamError):
+    """What the caller sends does not arrive in time."""
+
+
+class Unreachable(Unavailable):
+    """NATS or Postgres does not do what it should. The message is for operators: it may name addresses and subjects."""
+
+    @property
+    def shown(self) -> str:
+        """What a client is told."""
+        return "A part of the server does not answer now. Try again."
+
+
+class NoResponder(Unreachable):
     """Nobody listens on the subject of a request, so nobody can have acted on it."""
 
 

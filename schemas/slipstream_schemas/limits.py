@@ -9,6 +9,16 @@ from typing import Final
 THREAD_ID_CHARS_MAX: Final = 128
 TOKEN_CHARS_MAX: Final = 64
 BODY_BYTES_MAX: Final = 6 * 1024 * 1024
+BODY_DEADLINE_S: Final = 60.0
+"""A body that is still on its way by then is given up."""
+HEAD_BYTES_MAX: Final = 32 * 1024
+"""Of a request's headers together, names and values."""
+HEADERS_MAX: Final = 100
+HEAD_DEADLINE_S: Final = 20.0
+"""How long a connection may be open, or a request's head be on its way, before it is closed."""
+URL_BYTES_MAX: Final = 16 * 1024
+CALLER_REQUESTS_MAX: Final = 1000
+"""Requests, streams and sockets of one caller, as auth handlers name it, that are open in one API process at a time."""
 JSON_DEPTH_MAX: Final = 64
 VALUE_DEPTH_MAX: Final = 200
 """Of what a graph says. Python's own limit of 1,000 frames would stop a reader that decodes deeper ones."""
@@ -86,6 +96,9 @@ RUN_TIMEOUT_S: Final = 86_400.0
 DRAIN_GRACE_S: Final = 30.0
 HOLDER_ANSWER_DEADLINE_S: Final = 1.0
 SYNC_NODE_THREADS: Final = 64
+
+ERASE_DEADLINE_S: Final = 20.0
+"""How long the API waits for a runner that erases a thread: purges of a large stream take long."""
 
 STATELESS_KEPT_S: Final = 120.0
 """How long the thread of a stateless run stays when the run is over, so that whoever follows it comes to its end."""

@@ -20,6 +20,9 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
     """The settings of the services. Each `SLIPSTREAM_X` is the field `x`; secrets do not print."""
 
     nats_url: str = "nats://127.0.0.1:4222"
+    nats_ca_file: str = ""
+    nats_cert_file: str = ""
+    nats_key_file: str = ""
     database_url: str = "postgresql://postgres@127.0.0.1:5432/postgres"
     region: str = "local"
     config: str = "langgraph.json"
@@ -38,6 +41,7 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
     drain_grace_s: float = limits.DRAIN_GRACE_S
     sweep_s: float = 30.0
     stateless_kept_s: float = limits.STATELESS_KEPT_S
+    caller_requests_max: Annotated[int, msgspec.Meta(ge=1)] = limits.CALLER_REQUESTS_MAX
     sdk_events_per_s: int = limits.PYTHON_SDK_EVENTS_PER_S
     webhook_secret: str = ""
     webhook_allow_private: bool = False

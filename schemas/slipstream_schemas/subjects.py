@@ -88,6 +88,11 @@ def store_rpc(region: str) -> str:
     return f"rpc.{region}.store"
 
 
+def upkeep_rpc(region: str) -> str:
+    """What any runner does for the API because it takes a lease."""
+    return f"rpc.{region}.upkeep"
+
+
 def position_subject(region: str) -> str:
     """Where the projector says how far it has come (core NATS)."""
     return f"position.{region}"

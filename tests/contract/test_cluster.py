@@ -21,6 +21,7 @@ from slipstream_schemas.errors import Corrupt, Unavailable
 from slipstream_schemas.record import RecordHeader
 from slipstream_schemas.run_state import ThreadCreated, ThreadPatched, create_thread, patch_thread
 from slipstream_schemas.subjects import Scope, threads_stream
+from testkit import permitted
 from testkit.wait import until
 
 CONFIG = Path(__file__).parents[2] / "infra" / "nats" / "cluster.conf"
@@ -48,7 +49,7 @@ class Cluster:
         self.urls = {name: f"nats://slipstream:{PASSWORD}@127.0.0.1:{ports[i]}" for i, name in enumerate(NODES)}
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         for i, name in enumerate(NODES):
-            variables = {"NATS_NAME": name, "NATS_DATA": str(root / name), "NATS_SLIPSTREAM_PASSWORD": PASSWORD}
+            variables = {"NATS_NAME": name, "NATS_DATA": str(root / name), **permitted.passwords(PASSWORD)}
             ours = ["-p", str(ports[i]), "-m", str(ports[6 + i]), "--cluster", f"nats://127.0.0.1:{ports[3 + i]}"]
             with (root / f"{name}.log").open("ab") as out:
                 self._processes[name] = subprocess.Popen(

@@ -17,6 +17,7 @@ from slipstream_nats.stored import last_of_subject
 from slipstream_schemas.errors import Unavailable
 from slipstream_schemas.limits import MESSAGE_BYTES_MAX
 from slipstream_schemas.subjects import Scope, thread_log, threads_stream
+from testkit import permitted
 from testkit.wait import until_now
 
 CONFIGS = Path(__file__).parents[2] / "infra" / "nats"
@@ -100,8 +101,7 @@ def test_configurations_for_operators_are_valid(name: str, tmp_path: Path) -> No
     variables = {
         "NATS_NAME": "nats-1",
         "NATS_DATA": str(tmp_path),
-        "NATS_SLIPSTREAM_PASSWORD": "one",
-        "NATS_AUDIT_PASSWORD": "two",
+        **permitted.passwords(),
         **{f"NATS_ROUTE_{count}": f"nats://nats-{count}:6222" for count in (1, 2, 3)},
     }
     checked = subprocess.run(

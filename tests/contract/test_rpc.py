@@ -64,7 +64,7 @@ async def test_a_slow_answer_does_not_hold_up_others(connection: Connection, sub
         (errors.Conflict("no"), errors.Conflict),
         (errors.Fenced("no", 7), errors.Conflict),
         (errors.Unavailable("no"), errors.Unavailable),
-        (errors.NoResponder("no"), errors.Unavailable),
+        (errors.NoResponder("no"), errors.Unreachable),
         (errors.Corrupt("no"), errors.Corrupt),
     ],
 )

@@ -10,6 +10,7 @@ import psycopg
 from psycopg import sql
 
 from slipstream_nats.embedded import NatsProcess, start_nats
+from testkit import permitted
 
 TEMPLATE = "slipstream_template"
 
@@ -19,7 +20,7 @@ class NatsServer:
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._process: NatsProcess = start_nats(root)
+        self._process: NatsProcess = start_nats(root, accounts=permitted.accounts())
         self.url = self._process.url
         self._port = urlsplit(self.url).port or -1
 
@@ -39,7 +40,7 @@ class NatsServer:
 
     def start(self) -> None:
         """Bring a stopped server back on the same port with the same store."""
-        self._process = start_nats(self._root, self._port)
+        self._process = start_nats(self._root, self._port, accounts=permitted.accounts())
 
 
 def with_database(dsn: str, name: str) -> str:

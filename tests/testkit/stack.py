@@ -16,9 +16,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final
 
-from slipstream_nats.connection import connect
+from slipstream_nats.connection import NOT_PERMITTED, connect
 from slipstream_nats.provision import StreamSettings, provision
 from slipstream_postgres.migrate import ensure_schema
+from testkit import permitted
 from testkit.service import Service
 
 REPOSITORY: Final = Path(__file__).resolve().parents[2]
@@ -116,21 +117,27 @@ class Stack:
         ]
         return "\n".join(parts)
 
+    def refusals(self) -> list[str]:
+        """What NATS has refused the services, whose users may do no more than they need."""
+        return [line for service in self.services for line in service.log_text().splitlines() if NOT_PERMITTED in line]
+
     def log_offsets(self) -> dict[str, int]:
         """How long each log is now."""
         return {service.name: service.log.stat().st_size for service in self.services}
 
     def _spawn(self, kind: str, settings: dict[str, str], url: str | None = None) -> Service:
         name = f"{kind}-{sum(service.name.startswith(kind) for service in self.services)}"
-        service = Service(name, f"slipstream_{kind}.main", self._environment(settings), self.root / f"{name}.log", url)
+        service = Service(
+            name, f"slipstream_{kind}.main", self._environment(kind, settings), self.root / f"{name}.log", url
+        )
         self.services.append(service)
         return service
 
-    def _environment(self, settings: dict[str, str]) -> dict[str, str]:
+    def _environment(self, kind: str, settings: dict[str, str]) -> dict[str, str]:
         """The environment of a process: the caller's own SLIPSTREAM_* names stay out of it."""
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("SLIPSTREAM_")}
         own = {
-            "NATS_URL": self.nats_url,
+            "NATS_URL": permitted.url_of(self.nats_url, kind, self.region),
             "DATABASE_URL": self.dsn,
             "SLIPSTREAM_REGION": self.region,
             "SLIPSTREAM_CONFIG": str(self.config),

@@ -19,13 +19,21 @@ PRIVATE = [
     "[::ffff:127.0.0.1]", "[::ffff:7f00:1]", "[::ffff:169.254.169.254]", "[::127.0.0.1]", "[64:ff9b::7f00:1]",
     "[64:ff9b:1::1]", "[2002:7f00:1::]", "[2001:0:7f00:1::]", "[fe80::1]", "[fe80::1%25eth0]", "[fc00::1]",
     "[fd00:ec2::254]", "[ff02::1]", "[2001:db8::1]", "localhost", "LOCALHOST", "localhost.", "app.localhost",
-    "localhost.localdomain", "metadata.google.internal",
+    "localhost.localdomain", "metadata.google.internal", "[::ffff:0:127.0.0.1]", "[2001:4860::1%25eth0]",
+    "[2001:4860::1%eth0]", "168.63.129.16", "0xa83f8110", "[::ffff:168.63.129.16]", "192.0.0.8", "192.88.99.1",
+    "[3fff::1]", "[64:ff9b::a9fe:a9fe]", "[2002:a9fe:a9fe::]", "[fec0::1]", "[5f00::1]", "240.0.0.1", "192.0.0.170",
+    "1.1.1.1%2f@127.0.0.1", "0x7f.0.0.1", "00000177.0.0.1", "169.254.43518",
 ]  # fmt: skip
 MALFORMED = [
     "", "/relative", "//no.scheme/", "ftp://example.com/", "file:///etc/passwd", "http://", "http:///path",
     "http://example.com:0/", "http://example.com:99999/", "http://example.com:x/", "http://exa mple.com/",
     "http://example.com/\r\nx: y", "http://example.com\\@127.0.0.1/", "http://[::1", "http://example%2ecom/",
-    "http://user@example.com/", "http://user:password@example.com/", "http://example.com@127.0.0.1/", "http://@example.com/",
+    "http://user@example.com/", "http://user:password@example.com/", "http://example.com@127.0.0.1/",
+    "http://@example.com/",
+    "unix:///var/run/docker.sock", "http+unix://%2Fvar%2Frun%2Fdocker.sock/", "gopher://example.com/", "data:,x",
+    "http:/\\127.0.0.1/", "http:example.com", "https:///127.0.0.1/", "http://[127.0.0.1]/",
+    "http://[::ffff:127.0.0.1/", "http://127.0.0.1:80:80/", "http://example.com\t/", "http://example.com:-1/",
+    "http://example.com:0x50/", "http://[v1.x]/", "http://exam\x00ple.com/", "http://%31%32%37.0.0.1/",
     "http://ex\u3002ample.com/", "http://\u2460\u2461\u2466.0.0.1/", "http://-x.com/", "http://a..b/",
     "http://example.com/" + "a" * WEBHOOK_URL_CHARS_MAX,
 ]  # fmt: skip

@@ -68,11 +68,13 @@ def start_nats(
     sync_interval: str = SYNC_INTERVAL,
     max_file: str = STORE_BYTES_MAX,
     log_file: Path | None = None,
+    accounts: str = "",
 ) -> NatsProcess:
     """Start a server with its store below `root` and wait until it listens; port -1 takes a free one.
 
     It stops when the thread that started it ends, so start it from the main thread. The caller holds a lock on `root`:
-    nats-server has none, and two of them would corrupt the store.
+    nats-server has none, and two of them would corrupt the store. `accounts` is put behind its configuration; without
+    it everybody on this machine may do everything.
     Raises: Unavailable when it does not come up.
     """
     ports, log_file = root / "run", log_file or root / "nats.log"
@@ -80,7 +82,7 @@ def start_nats(
     ports.mkdir(parents=True)
     # A copy in the state folder: the packaged one may lie in an archive, and an operator can see what was started.
     config = root / "nats.conf"
-    config.write_text(importlib.resources.files("slipstream_nats").joinpath(CONFIG).read_text())
+    config.write_text(importlib.resources.files("slipstream_nats").joinpath(CONFIG).read_text() + accounts)
     variables = {
         "EMBEDDED_PORT": str(port),
         "EMBEDDED_PORTS": json.dumps(str(ports)),

@@ -3,7 +3,7 @@
 import msgspec
 
 from slipstream_nats.connection import Connection
-from slipstream_schemas.errors import Unavailable
+from slipstream_schemas.errors import Unreachable
 
 
 class StreamFigures(msgspec.Struct):
@@ -18,5 +18,5 @@ async def stream_figures(connection: Connection, stream: str, deadline_s: float)
     """The figures now. Raises: Unavailable, Corrupt."""
     info = await connection.api(f"STREAM.INFO.{stream}", {}, deadline_s)
     if "error" in info:
-        raise Unavailable(f"JetStream does not describe {stream}: {info['error'].get('description')}")
+        raise Unreachable(f"JetStream does not describe {stream}: {info['error'].get('description')}")
     return msgspec.convert(info["state"], StreamFigures)

@@ -21,7 +21,7 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 
-from slipstream_schemas.errors import Unavailable
+from slipstream_schemas.errors import Unavailable, Unreachable
 from slipstream_schemas.limits import PULL_IDLE_HEARTBEAT_S, REQUEST_DEADLINE_S
 
 log = logging.getLogger("slipstream.tail")
@@ -239,12 +239,12 @@ class Inbox:
                 await self.tell(subject, msgspec.json.encode(body) if body else b"", f"{ANSWER}.{token}")
                 msg = await arrived
         except TimeoutError as late:
-            raise Unavailable(f"the broker did not answer {subject} in {REQUEST_DEADLINE_S} s") from late
+            raise Unreachable(f"the broker did not answer {subject} in {REQUEST_DEADLINE_S} s") from late
         finally:
             del self._answers[token]
             self._asked.discard(arrived)
         if not msg.data:
-            raise Unavailable(f"nothing serves {subject} now")
+            raise Unreachable(f"nothing serves {subject} now")
         answer = msgspec.json.decode(msg.data, type=kind)
         if answer.error is not None:
             raise ApiError(answer.error.err_code, answer.error.description)
@@ -266,7 +266,7 @@ class Inbox:
                 await self.tell(subject, msgspec.json.encode(body), f"{PAGE}.{token}")
                 await done
         except TimeoutError as late:
-            raise Unavailable(f"the broker did not answer {subject} in {REQUEST_DEADLINE_S} s") from late
+            raise Unreachable(f"the broker did not answer {subject} in {REQUEST_DEADLINE_S} s") from late
         finally:
             del self._pages[token]
             self._asked.discard(done)
@@ -304,7 +304,7 @@ class Inbox:
         self._ends.clear()
         for waiting in tuple(self._asked):
             if not waiting.done():
-                waiting.set_exception(Unavailable("the connection was lost before the broker answered"))
+                waiting.set_exception(Unreachable("the connection was lost before the broker answered"))
         receivers = tuple(self._receivers.values())
         log.info("%d readers go on with new consumers after a reconnect", len(receivers))
         for receiver in receivers:

@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 
 from slipstream_nats.connection import Connection
+from slipstream_nats.permissions import Feed
 from slipstream_nats.workqueue import CONSUMER
 from slipstream_schemas import subjects
 from slipstream_schemas.errors import Corrupt, Unavailable
@@ -125,19 +126,35 @@ async def provision(connection: Connection, region: str, settings: StreamSetting
         else:
             _require(answer, f"read stream {name}")
             _refuse_drift(f"stream {name}", config, answer["config"])
-    await _provision_consumer(connection, region, settings)
+    await _provision_consumer(connection, subjects.control_stream(region), consumer_config(region, settings))
 
 
-async def _provision_consumer(connection: Connection, region: str, settings: StreamSettings) -> None:
-    stream, config = subjects.control_stream(region), consumer_config(region, settings)
-    answer = await connection.api(f"CONSUMER.INFO.{stream}.{CONSUMER}", {})
+async def provision_feed(connection: Connection, region: str, feed: Feed, replicas: int = 1) -> None:
+    """Make the consumer of an auditor, who may not make one: a consumer may deliver to any subject.
+
+    Raises: ProvisionRefused, Unavailable.
+    """
+    config = {
+        "durable_name": feed.name,
+        "filter_subject": f"{feed.family}.{region}.{feed.tenant}.>",
+        "deliver_policy": "all",
+        "ack_policy": "explicit",
+        "max_deliver": -1,
+        "num_replicas": replicas,
+    }
+    await _provision_consumer(connection, feed.stream(region), config)
+
+
+async def _provision_consumer(connection: Connection, stream: str, config: dict[str, Any]) -> None:
+    name = config["durable_name"]
+    answer = await connection.api(f"CONSUMER.INFO.{stream}.{name}", {})
     if answer.get("error", {}).get("err_code") == CONSUMER_NOT_FOUND:
         query = {"stream_name": stream, "config": config, "action": "create"}
-        created = await connection.api(f"CONSUMER.DURABLE.CREATE.{stream}.{CONSUMER}", query)
-        _require(created, f"create consumer {CONSUMER}")
+        created = await connection.api(f"CONSUMER.DURABLE.CREATE.{stream}.{name}", query)
+        _require(created, f"create consumer {name}")
         return
-    _require(answer, f"read consumer {CONSUMER}")
-    _refuse_drift(f"consumer {CONSUMER} of {stream}", config, answer["config"])
+    _require(answer, f"read consumer {name}")
+    _refuse_drift(f"consumer {name} of {stream}", config, answer["config"])
 
 
 def _require(answer: dict[str, Any], what: str) -> None:

@@ -15,8 +15,8 @@ from collections.abc import Callable
 import msgspec
 from nats.aio.msg import Msg
 
-from slipstream_nats.connection import Connection
-from slipstream_schemas.errors import Conflict, Corrupt, Fenced, SlipstreamError, TooLarge, Unavailable
+from slipstream_nats.connection import NOT_PERMITTED, Connection
+from slipstream_schemas.errors import Conflict, Corrupt, Fenced, SlipstreamError, TooLarge, Unreachable
 from slipstream_schemas.limits import MESSAGE_BYTES_MAX, PUBLISH_DEADLINE_S
 
 WRONG_LAST_SEQUENCE = 10071
@@ -77,7 +77,7 @@ def refusal(error: _Error) -> SlipstreamError:
         return TooLarge(f"a record is too large: {error.description}")
     # Limits that room or an operator lifts: bytes of the stream, of the account, of the disk.
     if error.code >= 500 or "maximum" in error.description or "resource" in error.description:
-        return Unavailable(f"JetStream cannot store: {error.description} ({error.err_code})")
+        return Unreachable(f"JetStream cannot store: {error.description} ({error.err_code})")
     return Corrupt(f"JetStream refused a message: {error.description} ({error.err_code})")
 
 
@@ -87,7 +87,7 @@ class Publisher:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._inbox = ""
-        self._waiting: dict[str, asyncio.Future[Ack]] = {}
+        self._waiting: dict[str, tuple[str, asyncio.Future[Ack]]] = {}
         self._count = 0
         self.observe: Observe = _nobody
 
@@ -96,15 +96,22 @@ class Publisher:
         self._inbox = self._connection.new_inbox()
         await self._connection.subscribe(f"{self._inbox}.*", cb=self._on_reply)
         self._connection.on_disconnect(self._doubt)
+        self._connection.on_denied(self._deny)
 
     def _doubt(self) -> None:
         """Fail what is in flight at once: its acknowledgement cannot arrive any more."""
-        for future in self._waiting.values():
+        for _, future in self._waiting.values():
             if not future.done():
-                future.set_exception(Unavailable("the connection to NATS was lost before the acknowledgement"))
+                future.set_exception(Unreachable("the connection to NATS was lost before the acknowledgement"))
+
+    def _deny(self, subject: str) -> None:
+        """Fail what this user may not publish: nothing will acknowledge it."""
+        for asked, future in self._waiting.values():
+            if asked.lower() == subject and not future.done():
+                future.set_exception(Unreachable(f"{NOT_PERMITTED} to {asked}"))
 
     async def _on_reply(self, message: Msg) -> None:
-        future = self._waiting.get(message.subject[len(self._inbox) + 1 :])
+        _, future = self._waiting.get(message.subject[len(self._inbox) + 1 :], ("", None))
         if future is None or future.done():
             return
         body = message.data
@@ -114,7 +121,7 @@ class Publisher:
                 future.set_result(Ack(int(found[1]), b'"duplicate"' in body))
                 return
         if not body:
-            future.set_exception(Unavailable("no stream takes the subject, or JetStream has no leader"))
+            future.set_exception(Unreachable("no stream takes the subject, or JetStream has no leader"))
             return
         try:
             future.set_exception(refusal(msgspec.json.decode(body, type=_Refusal).error))
@@ -144,7 +151,7 @@ class Publisher:
             outcome = "refused"
             raise
         except TimeoutError as error:
-            raise Unavailable(f"no acknowledgement within {deadline_s:.1f} s") from error
+            raise Unreachable(f"no acknowledgement within {deadline_s:.1f} s") from error
         finally:
             self.observe(time.perf_counter() - begun, outcome)
 
@@ -153,7 +160,7 @@ class Publisher:
         self._count += 1
         token = str(self._count)
         future: asyncio.Future[Ack] = asyncio.get_running_loop().create_future()
-        self._waiting[token] = future
+        self._waiting[token] = subject, future
         try:
             await self._connection.publish(subject, body, reply=f"{self._inbox}.{token}", headers=headers)
             return await future

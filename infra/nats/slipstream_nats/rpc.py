@@ -19,7 +19,7 @@ _ERRORS: dict[str, type[errors.SlipstreamError]] = {
     cls.__name__: cls
     for cls in (
         errors.Rejected, errors.InvalidArgument, errors.NotFound, errors.NoSuchInterrupt, errors.TooLarge,
-        errors.Conflict, errors.Unavailable, errors.Corrupt,
+        errors.Conflict, errors.Unavailable, errors.Unreachable, errors.Corrupt,
     )
 }  # fmt: skip
 

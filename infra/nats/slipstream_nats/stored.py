@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from slipstream_nats.connection import Connection
-from slipstream_schemas.errors import Corrupt, Unavailable
+from slipstream_schemas.errors import Corrupt, Unreachable
 from slipstream_schemas.limits import REQUEST_DEADLINE_S
 
 NOT_FOUND = 10037
@@ -49,7 +49,7 @@ async def _get(
             return None
         if answer["error"].get("code") == 404:
             raise Corrupt(f"stream {stream} does not exist: run `slipstream provision`")
-        raise Unavailable(f"JetStream cannot read {stream}: {answer['error'].get('description')}")
+        raise Unreachable(f"JetStream cannot read {stream}: {answer['error'].get('description')}")
     found = msgspec.convert(answer["message"], _Message)
     # Go prints nanoseconds, Python reads microseconds.
     moment = datetime.fromisoformat(found.time[:19] + "+00:00")
@@ -86,11 +86,11 @@ async def purge(connection: Connection, stream: str, subject: str, through_seq: 
     """Delete a subject's messages up to and including `through_seq`. Raises: Unavailable."""
     answer = await connection.api(f"STREAM.PURGE.{stream}", {"filter": subject, "seq": through_seq + 1})
     if "error" in answer:
-        raise Unavailable(f"JetStream cannot purge {subject}: {answer['error'].get('description')}")
+        raise Unreachable(f"JetStream cannot purge {subject}: {answer['error'].get('description')}")
 
 
 async def purge_all(connection: Connection, stream: str, subject: str) -> None:
     """Delete all messages of a subject. Raises: Unavailable."""
     answer = await connection.api(f"STREAM.PURGE.{stream}", {"filter": subject})
     if "error" in answer:
-        raise Unavailable(f"JetStream cannot purge {subject}: {answer['error'].get('description')}")
+        raise Unreachable(f"JetStream cannot purge {subject}: {answer['error'].get('description')}")

@@ -20,7 +20,7 @@ from slipstream_nats.cursor import CursorLost, Gap, check_cursor, last_stream_se
 from slipstream_nats.fanout import TailRecord, ThreadFeed, record_of
 from slipstream_nats.inbox import ApiError, Inbox, Message
 from slipstream_nats.pull import ContinuousPull
-from slipstream_schemas.errors import Unavailable
+from slipstream_schemas.errors import Unavailable, Unreachable
 from slipstream_schemas.limits import TAIL_BUFFER_BYTES_MAX
 from slipstream_schemas.seq import last_of, pack, unpack
 from slipstream_schemas.subjects import Scope, control_stream, family, thread_log, threads_stream
@@ -233,14 +233,14 @@ class Tails:
         try:
             return await check_cursor(self._inbox, scope, thread_id, since_seq)
         except ApiError as refusal:
-            raise Unavailable(str(refusal)) from refusal
+            raise Unreachable(str(refusal)) from refusal
 
     async def last_stream_seq(self, scope: Scope, thread_id: str) -> int:
         """The stream_seq of the thread log's last record, from the leader; 0 for none. Raises: Unavailable."""
         try:
             return await last_stream_seq(self._inbox, scope, thread_id)
         except ApiError as refusal:
-            raise Unavailable(str(refusal)) from refusal
+            raise Unreachable(str(refusal)) from refusal
 
     def _trim(self) -> None:
         for feed in self._feeds.values():

@@ -8,7 +8,7 @@ from typing import Any
 import asyncpg
 
 from slipstream_postgres.refusals import is_outage
-from slipstream_schemas.errors import Unavailable
+from slipstream_schemas.errors import Unreachable
 from slipstream_schemas.limits import DATABASE_DEADLINE_S
 
 JSONB_VERSION = b"\x01"
@@ -38,7 +38,7 @@ class Database:
                     self.dsn, min_size=1, max_size=self._size, init=_as_bytes, command_timeout=DATABASE_DEADLINE_S
                 )
         except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-            raise Unavailable(f"Postgres does not answer: {error}") from error
+            raise Unreachable(f"Postgres does not answer: {error}") from error
 
     async def close(self) -> None:
         """Close every connection, or drop them when they do not end."""
@@ -53,15 +53,15 @@ class Database:
     async def connection(self) -> AsyncIterator[Any]:
         """A connection for a short while. Raises: Unavailable for every failure of the database."""
         if self._pool is None:
-            raise Unavailable("the database is not open")
+            raise Unreachable("the database is not open")
         try:
             async with self._pool.acquire(timeout=DATABASE_DEADLINE_S) as connection:
                 yield connection
         except (OSError, TimeoutError, asyncpg.InterfaceError) as error:
-            raise Unavailable(f"Postgres does not answer: {error}") from error
+            raise Unreachable(f"Postgres does not answer: {error}") from error
         except asyncpg.PostgresError as error:
             if is_outage(error):
-                raise Unavailable(f"Postgres is not available: {error}") from error
+                raise Unreachable(f"Postgres is not available: {error}") from error
             raise
 
 

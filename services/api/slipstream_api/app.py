@@ -42,7 +42,7 @@ from slipstream_api.routes import (
 )
 from slipstream_api.scheduler import scheduling
 from slipstream_api.webhooks import delivering
-from slipstream_nats.connection import connect
+from slipstream_nats.connection import access_of, connect
 from slipstream_nats.publisher import open_publisher
 from slipstream_nats.tail import Tails
 from slipstream_postgres.pool import open_database
@@ -78,7 +78,7 @@ EXPOSED_HEADERS = [
 async def opened(settings: ServiceSettings) -> AsyncIterator[Context]:
     """The context of a process. Raises: Unavailable, BadConfig."""
     handlers = load_handlers(Path(settings.config))
-    connection = await connect(settings.nats_url, "slipstream-api")
+    connection = await connect(access_of(settings, "api"), "slipstream-api")
     publisher = await open_publisher(connection)
     database = await open_database(settings.database_url, size=8)
     async with Tails(connection) as tails:

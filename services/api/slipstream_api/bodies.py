@@ -1,5 +1,6 @@
 """Reading requests: bodies and parameters into structs, with errors that say where they are wrong."""
 
+import asyncio
 from typing import Any, TypeVar
 
 import msgspec
@@ -7,8 +8,8 @@ from litestar import Request
 
 from slipstream_api.problems import invalid
 from slipstream_schemas.codec import to_plain
-from slipstream_schemas.errors import InvalidArgument, TooLarge
-from slipstream_schemas.limits import BODY_BYTES_MAX, IDEMPOTENCY_KEY_CHARS_MAX, JSON_DEPTH_MAX
+from slipstream_schemas.errors import InvalidArgument, TooLarge, TooSlow
+from slipstream_schemas.limits import BODY_BYTES_MAX, BODY_DEADLINE_S, IDEMPOTENCY_KEY_CHARS_MAX, JSON_DEPTH_MAX
 
 T = TypeVar("T")
 S = TypeVar("S", bound=msgspec.Struct)
@@ -31,10 +32,14 @@ async def read_list(request: AnyRequest, kind: type[T]) -> list[T]:
 async def raw_body(request: AnyRequest) -> bytes:
     """The body as it came. Raises: TooLarge."""
     raw = bytearray()
-    async for piece in request.stream():
-        raw.extend(piece)
-        if len(raw) > BODY_BYTES_MAX:
-            raise TooLarge(f"the body is larger than {BODY_BYTES_MAX} bytes")
+    try:
+        async with asyncio.timeout(BODY_DEADLINE_S):
+            async for piece in request.stream():
+                raw.extend(piece)
+                if len(raw) > BODY_BYTES_MAX:
+                    raise TooLarge(f"the body is larger than {BODY_BYTES_MAX} bytes")
+    except TimeoutError as error:
+        raise TooSlow(f"the body did not arrive within {BODY_DEADLINE_S:.0f} s") from error
     return bytes(raw)
 
 

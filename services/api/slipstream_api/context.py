@@ -2,6 +2,7 @@
 
 import asyncio
 import copy
+from collections import Counter
 
 from slipstream_api.auth.caller import Caller
 from slipstream_api.auth.handlers import Handlers
@@ -61,6 +62,8 @@ class Context:
         self.is_decided = False
         self.missing: set[str] = set()
         """Threads that were not there when a filter was to be held against them."""
+        self.open_requests: Counter[tuple[str, str]] = Counter()
+        """How many each caller has open in this process, streams and sockets included."""
         self.unwatched = UnwatchedRuns()
         self.drawings = Drawings()
         self.heart = Heart()

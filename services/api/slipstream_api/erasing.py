@@ -1,7 +1,7 @@
 """Deleting a thread, and all that there is of it.
 
 Theory of operation. The tombstone comes first: from then on the thread is gone for everybody. What it leaves is removed
-behind a lease, which shuts out whoever still writes: its log, its checkpoints, its transitions. Only then does a second
+by a runner, behind a lease that shuts out whoever still writes: its log, its checkpoints. Only then does a second
 tombstone free the id. Whoever is killed on the way leaves the first tombstone, the projector keeps a row of it, and any
 API takes the deletion up again; each step may be done twice.
 """
@@ -10,15 +10,14 @@ import asyncio
 import logging
 from collections.abc import Callable
 
+from slipstream_api import upkeep
 from slipstream_api.context import Context
 from slipstream_api.runs import now_ms
-from slipstream_nats import leases
-from slipstream_postgres import erasures, fences
+from slipstream_postgres import erasures
 from slipstream_schemas import run_state as rs
-from slipstream_schemas.errors import Conflict, SlipstreamError
+from slipstream_schemas.errors import Conflict, SlipstreamError, Unavailable
 from slipstream_schemas.ids import new_run_id
 from slipstream_schemas.limits import CRON_SWEEP_ROWS
-from slipstream_schemas.subjects import thread_key
 
 log = logging.getLogger("slipstream.erasing")
 
@@ -37,17 +36,17 @@ async def delete_thread(
     _, seq = await context.control.decide(context.scope, thread_id, decide)
     context.written = max(context.written, seq)
     context.crash.reach("thread_deleted")
-    await erase(context, thread_id)
+    try:
+        await erase(context, thread_id)
+    except Unavailable as error:
+        # The decision stands, so it is no failure; `finish_deletions` comes back to it.
+        log.warning("what thread %s has left is erased later: %s", thread_id, error.message)
 
 
 async def erase(context: Context, thread_id: str) -> None:
     """Remove what a deleted thread has left. Raises: Unavailable."""
-    scope, key = context.scope, thread_key(context.scope, thread_id)
-    fence = await leases.take(context.publisher, scope, thread_id, "api", "")
-    await fences.advance(context.database, key, fence)
-    await context.threads.erase(scope, thread_id, fence)
-    await fences.forget_checkpoints(context.database, key)
-    command_id = new_run_id()
+    scope, command_id = context.scope, new_run_id()
+    await upkeep.erase(context, thread_id)
     try:
         _, seq = await context.control.decide(
             scope, thread_id, lambda state: rs.erase_thread(state, command_id, now_ms())

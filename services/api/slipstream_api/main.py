@@ -9,6 +9,7 @@ from pathlib import Path
 import uvicorn
 
 from slipstream_api.app import opened, serving
+from slipstream_api.bounded_http import BoundedProtocol
 from slipstream_api.http_settings import load_http_settings
 from slipstream_api.observed import Observed
 from slipstream_schemas.errors import SlipstreamError, Unavailable
@@ -42,7 +43,7 @@ async def run(settings: ServiceSettings) -> None:
     async with opened(settings) as context, serving(context, http) as app:
         config = uvicorn.Config(
             Observed(app, context), log_config=None, log_level="warning", access_log=False,
-            lifespan="off", timeout_graceful_shutdown=STOP_DEADLINE_S, http="httptools", ws="websockets-sansio",
+            lifespan="off", timeout_graceful_shutdown=STOP_DEADLINE_S, http=BoundedProtocol, ws="websockets-sansio",
             ws_max_size=BODY_BYTES_MAX,
         )  # fmt: skip
         server = _Server(config)

@@ -13,6 +13,7 @@ from slipstream_nats.cursor import CursorLost
 from slipstream_schemas import errors
 from slipstream_schemas.channels import UnsupportedChannels
 from slipstream_schemas.codec import dumps
+from slipstream_schemas.limits import RETRY_AFTER_S
 
 log = logging.getLogger("slipstream.api")
 
@@ -26,6 +27,8 @@ STATUS: tuple[tuple[type[errors.SlipstreamError], int], ...] = (
     (errors.Forbidden, 403),
     (errors.Conflict, 409),
     (errors.Unavailable, 503),
+    (errors.TooMany, 429),
+    (errors.TooSlow, 408),
     (errors.Corrupt, 500),
 )
 _PATH = re.compile(r" - at `([^`]*)`$")
@@ -69,7 +72,9 @@ def on_slipstream_error(request: Request[Any, Any, Any], error: errors.Slipstrea
         return as_json({"detail": details(error)}, 422)
     if isinstance(error, errors.Unavailable):
         log.warning("%s %s: %s", request.method, request.url.path, error.message)
-        return as_json({"detail": error.message}, 503, {"Retry-After": str(error.retry_after_s)})
+        return as_json({"detail": error.shown}, 503, {"Retry-After": str(error.retry_after_s)})
+    if status == 429:
+        return as_json({"detail": error.message}, 429, {"Retry-After": str(RETRY_AFTER_S)})
     if status == 500:
         log.error("%s %s: %s", request.method, request.url.path, error.message)
         return as_json({"detail": "The log holds something that cannot be read. The server's log says what."}, 500)

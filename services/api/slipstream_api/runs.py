@@ -6,11 +6,10 @@ from typing import Any, cast
 
 import msgspec
 
-from slipstream_api import access, configs, webhook_urls
+from slipstream_api import access, configs, upkeep, webhook_urls
 from slipstream_api.bodies import bounded, changed
 from slipstream_api.context import Context
 from slipstream_api.inbound import with_headers
-from slipstream_nats import leases, owed
 from slipstream_postgres import assistants, temporary
 from slipstream_postgres import runs as rows
 from slipstream_postgres.rows import AssistantRow
@@ -303,11 +302,7 @@ async def _pay_for_the_ended(context: Context, thread_id: str, run_id: str, stat
     if not state.owed or state.running is not None or rs.next_run(state, now_ms()) is not None:
         return
     context.crash.reach("pending_cancelled")
-    scope = context.scope
-    fence = await leases.take(context.publisher, scope, thread_id, "api", run_id)
-    writer = context.threads.writer(scope, thread_id, fence)
-    await owed.pay(context.threads, writer, scope, thread_id, state.owed)
-    await owed.settle(context.control, scope, thread_id, state.owed, now_ms())
+    await upkeep.settle(context, thread_id, run_id)
 
 
 async def delete(context: Context, thread_id: str, run_id: str) -> None:

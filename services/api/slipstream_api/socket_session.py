@@ -104,7 +104,7 @@ class Session:
         except SlipstreamError as error:
             log.warning("the socket of %s ended: %s", self._thread_id, error.message)
             is_clients_fault = isinstance(error, (CursorLost, Rejected, Forbidden))
-            await self._close(CLOSE_REFUSED if is_clients_fault else CLOSE_BROKEN, error.message)
+            await self._close(CLOSE_REFUSED if is_clients_fault else CLOSE_BROKEN, error.shown)
         finally:
             for leave in self._leaving.values():
                 leave()
@@ -158,7 +158,7 @@ class Session:
             )
         except Unavailable as error:
             log.warning("%s on %s: %s", envelope.method, self._thread_id, error.message)
-            return commands.failure(envelope.id, "unknown_error", f"503: {error.message}")
+            return commands.failure(envelope.id, "unknown_error", f"503: {error.shown}")
 
     async def _subscribe(self, call: Call) -> Outcome:
         asked = convert(call.params, SubscribeParams)

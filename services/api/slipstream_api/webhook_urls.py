@@ -24,6 +24,16 @@ LOCAL_NAMES: Final = ("localhost", "localdomain", "metadata.google.internal")
 PUBLIC_V6: Final = ipaddress.IPv6Network("2000::/3")
 """All that is assigned. What lies outside maps, translates or leads to addresses that are checked nowhere."""
 
+NOT_PUBLIC: Final = tuple(
+    ipaddress.ip_network(each)
+    for each in (
+        "168.63.129.16/32",  # Azure answers its machines there: certificates, extensions, secrets of the agent
+        "192.0.0.0/24",  # protocol assignments, of which Python takes some for global
+        "192.88.99.0/24",  # relays of 6to4
+        "3fff::/20",  # documentation, newer than Python's list
+    )
+)
+
 
 class Target(msgspec.Struct, frozen=True):
     """A checked URL. `host` is a name, or an address without brackets; `path` has the query."""
@@ -43,7 +53,12 @@ class Target(msgspec.Struct, frozen=True):
 def is_public(address: str) -> bool:
     """Whether an address is one of the open Internet."""
     found = ipaddress.ip_address(address)
+    if any(found in network for network in NOT_PUBLIC if network.version == found.version):
+        return False
     if isinstance(found, ipaddress.IPv6Address):
+        if found.scope_id is not None:
+            # An address with an interface is one of this machine's surroundings.
+            return False
         if found.ipv4_mapped is not None:
             return is_public(str(found.ipv4_mapped))
         if found not in PUBLIC_V6 or found.sixtofour is not None or found.teredo is not None:
@@ -80,6 +95,8 @@ def parse(url: str, *, allow_private: bool) -> Target:
     if "@" in parts.netloc:
         raise InvalidArgument("Expected a URL without a user", LOC, "url_parsing")
     address = _literal(host)
+    if "[" in parts.netloc and ":" not in (address or ""):
+        raise InvalidArgument("Expected an IPv6 address in brackets", LOC, "url_parsing")
     if (address is None and NAME.fullmatch(host) is None) or port == 0:
         raise InvalidArgument("Expected a host name or an address, and a port above 0", LOC, "url_parsing")
     target = Target(parts.scheme, address or host, port or PORTS[parts.scheme], _path(parts.path, parts.query))

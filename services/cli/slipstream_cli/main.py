@@ -68,10 +68,16 @@ def _projector(_: argparse.Namespace) -> int:
     return 0
 
 
-def _provision(_: argparse.Namespace) -> int:
+def _provision(arguments: argparse.Namespace) -> int:
     from slipstream_cli.operate import run_provision
 
-    return run_provision()
+    return run_provision(arguments.audit)
+
+
+def _permissions(arguments: argparse.Namespace) -> int:
+    from slipstream_cli.operate import run_permissions
+
+    return run_permissions(arguments.region, arguments.audit)
 
 
 def _rebuild(_: argparse.Namespace) -> int:
@@ -133,7 +139,12 @@ def parser() -> argparse.ArgumentParser:
     runner = add("runner", _runner, "a process that executes runs")
     runner.add_argument("--config", default=None, help="the graphs to serve (default: SLIPSTREAM_CONFIG)")
     add("projector", _projector, "the process that folds the log into rows")
-    add("provision", _provision, "create streams and tables, or say what differs")
+    provision = add("provision", _provision, "create streams and tables, or say what differs")
+    permissions = add("permissions", _permissions, "print what each service may do in NATS, for its configuration")
+    permissions.add_argument("--region", default="local", help="the region (default: %(default)s)")
+    for command in (provision, permissions):
+        text = "a feed for an auditor, as control.<tenant> or threads.<tenant>; may be repeated"
+        command.add_argument("--audit", action="append", default=[], metavar="FEED", help=text)
     add("rebuild", _rebuild, "fold the whole log into fresh rows")
     quarantine = add("quarantine", _quarantine, "look at control records that could not be applied, retry or skip them")
     quarantine.epilog = QUARANTINE_EPILOG

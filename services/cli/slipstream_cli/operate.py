@@ -3,39 +3,51 @@
 import asyncio
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
-from slipstream_nats.connection import connect
-from slipstream_nats.provision import StreamSettings, provision
+from slipstream_nats.connection import OPERATOR, access_of, connect
+from slipstream_nats.permissions import Feed, feed_of, render
+from slipstream_nats.provision import StreamSettings, provision, provision_feed
 from slipstream_postgres.migrate import ensure_schema
 from slipstream_postgres.pool import open_database
 from slipstream_projector.rebuild import bar, checksum, rebuild
 from slipstream_schemas.errors import SlipstreamError
+from slipstream_schemas.ids import check_token
 from slipstream_schemas.settings import ServiceSettings, log_to_stderr, settings_from_environment
 
 
-async def prepare(settings: ServiceSettings) -> None:
+async def prepare(settings: ServiceSettings, feeds: Sequence[Feed] = ()) -> None:
     """Streams and tables. Raises: Unavailable, ProvisionRefused."""
-    connection = await connect(settings.nats_url, "slipstream-provision")
+    connection = await connect(access_of(settings, OPERATOR), "slipstream-provision")
     try:
         streams = StreamSettings(settings.replicas, settings.ack_wait_s)
         await provision(connection, settings.region, streams)
+        for feed in feeds:
+            await provision_feed(connection, settings.region, feed, settings.replicas)
     finally:
         await connection.close()
     await ensure_schema(settings.database_url)
 
 
-def run_provision() -> int:
+def run_permissions(region: str, feeds: list[str]) -> int:
+    """`slipstream permissions`. Raises: Rejected."""
+    print(render(check_token(region, "region"), [feed_of(each) for each in feeds]), end="")
+    return 0
+
+
+def run_provision(feeds: list[str]) -> int:
     """`slipstream provision`."""
+    audited = [feed_of(each) for each in feeds]
     settings = settings_from_environment()
     log_to_stderr(settings.log_level, settings.log_format)
-    asyncio.run(prepare(settings))
+    asyncio.run(prepare(settings, audited))
     print(f"region {settings.region}: streams and tables are as they should be")
     return 0
 
 
 async def _rebuild(settings: ServiceSettings) -> str:
-    connection = await connect(settings.nats_url, "slipstream-rebuild")
+    connection = await connect(access_of(settings, OPERATOR), "slipstream-rebuild")
     database = await open_database(settings.database_url)
     try:
         applied = await rebuild(connection, database, settings.region, bar(time.monotonic()))
@@ -56,7 +68,7 @@ def run_rebuild() -> int:
 async def _checks(settings: ServiceSettings) -> int:
     failures = 0
     try:
-        connection = await connect(settings.nats_url, "slipstream-doctor", 3.0)
+        connection = await connect(access_of(settings, OPERATOR), "slipstream-doctor", 3.0)
         print("NATS answers")
         await provision(connection, settings.region, StreamSettings(settings.replicas, settings.ack_wait_s))
         print("streams are as they should be")

@@ -6,7 +6,7 @@ import logging
 import signal
 import time
 
-from slipstream_nats.connection import Connection, connect
+from slipstream_nats.connection import Connection, access_of, connect
 from slipstream_nats.publisher import open_publisher
 from slipstream_nats.pull import open_pull
 from slipstream_nats.threadlog import ThreadLog
@@ -67,7 +67,7 @@ async def run(settings: ServiceSettings) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    connection = await connect(settings.nats_url, "slipstream-projector")
+    connection = await connect(access_of(settings, "projector"), "slipstream-projector")
     database = await open_database(settings.database_url)
     metrics = ProjectorMetrics()
     if settings.metrics_port:

@@ -18,7 +18,7 @@ from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from slipstream_schemas.codec import Path, Unserialisable
-from slipstream_schemas.errors import Fenced, Unavailable
+from slipstream_schemas.errors import Fenced, Unavailable, Unreachable
 from slipstream_schemas.limits import DATABASE_DEADLINE_S, PATH_STEPS_MAX, TRANSACTION_DEADLINE_S
 from slipstream_schemas.subjects import Scope, thread_key
 
@@ -61,7 +61,7 @@ async def open_pool(dsn: str, size: int, waiting_max: int = 0) -> Pool:
     try:
         await pool.open(wait=True, timeout=DATABASE_DEADLINE_S)
     except psycopg.Error as error:
-        raise Unavailable(f"Postgres does not answer: {error}") from error
+        raise Unreachable(f"Postgres does not answer: {error}") from error
     return pool
 
 
@@ -220,7 +220,7 @@ def failures(fence: int | None) -> Iterator[None]:
     except (psycopg.errors.DivisionByZero, psycopg.errors.PipelineAborted) as error:
         raise Fenced(f"the checkpoints belong to a later lease than {fence}", 0) from error
     except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout) as error:
-        raise Unavailable(f"Postgres does not take checkpoints: {error}") from error
+        raise Unreachable(f"Postgres does not take checkpoints: {error}") from error
 
 
 async def delete_of_run(pool: Pool, scope: Scope, thread_id: str, run_id: str, fence: int) -> None:

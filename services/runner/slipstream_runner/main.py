@@ -13,14 +13,14 @@ from pathlib import Path
 
 import uvloop
 
-from slipstream_nats.connection import connect
+from slipstream_nats.connection import access_of, connect
 from slipstream_nats.controllog import ControlLog
 from slipstream_nats.publisher import open_publisher
 from slipstream_nats.threadlog import ThreadLog
 from slipstream_nats.workqueue import WorkQueue
 from slipstream_postgres import assistants
 from slipstream_postgres.pool import open_database
-from slipstream_runner import checkpoints, questions
+from slipstream_runner import checkpoints, questions, upkeep
 from slipstream_runner.graphs import Graphs
 from slipstream_runner.metrics import RunnerMetrics
 from slipstream_runner.pulse import Pulse
@@ -46,7 +46,7 @@ TICK_S = 0.5
 async def open_runtime(settings: ServiceSettings, graphs: Graphs, store: StoreSettings) -> Runtime:
     """Connect to everything. Raises: Unavailable."""
     holder = f"{socket.gethostname().split('.')[0]}-{uuid.uuid4().hex[:12]}"
-    connection = await connect(settings.nats_url, holder)
+    connection = await connect(access_of(settings, "runner"), holder)
     publisher = await open_publisher(connection)
     metrics = RunnerMetrics()
     publisher.observe = metrics.publishes.published
@@ -79,6 +79,7 @@ async def run(settings: ServiceSettings, graphs: Graphs, store: StoreSettings) -
         serve_metrics(runtime.metrics.process.registry, settings.host, settings.metrics_port)
     await assistants.register_graphs(runtime.database, graphs.ids, graphs.descriptions, graphs.version)
     await questions.serve(runtime)
+    await upkeep.serve(runtime)
     await serve_store(runtime.connection, settings.region, runtime.stores)
     watching = asyncio.Event()
     background = [

@@ -18,7 +18,7 @@ from typing import Any, Final
 import msgspec
 
 from slipstream_nats import rpc
-from slipstream_nats.connection import connect
+from slipstream_nats.connection import access_of, connect
 from slipstream_nats.controllog import ControlLog
 from slipstream_nats.publisher import open_publisher
 from slipstream_nats.threadlog import ThreadLog
@@ -119,7 +119,7 @@ class Pulse:
                 os._exit(1)
 
     async def _run(self) -> None:
-        connection = await connect(self._settings.nats_url, f"{self._holder}-pulse")
+        connection = await connect(access_of(self._settings, "runner"), f"{self._holder}-pulse")
 
         async def answer(body: bytes) -> bytes:
             question = msgspec.json.decode(body, type=_Question)
@@ -155,7 +155,7 @@ class Pulse:
         os._exit(STALLED_EXIT)
 
     async def _end_all(self, culprit: str) -> None:
-        connection = await connect(self._settings.nats_url, f"{self._holder}-stalled")
+        connection = await connect(access_of(self._settings, "runner"), f"{self._holder}-stalled")
         publisher = await open_publisher(connection)
         control = ControlLog(connection, publisher, self._settings.region)
         threads = ThreadLog(connection, publisher, self._settings.region)

@@ -41,7 +41,7 @@ from langgraph.store.postgres.base import BasePostgresStore, PostgresIndexConfig
 
 from slipstream_runner.checkpoints import Pool, setting_up
 from slipstream_runner.store_settings import StoreSettings
-from slipstream_schemas.errors import Rejected, Unavailable
+from slipstream_schemas.errors import Rejected, Unavailable, Unreachable
 from slipstream_schemas.limits import DATABASE_DEADLINE_S, STORE_EMBED_DEADLINE_S, STORE_SWEEP_ROWS
 from slipstream_schemas.store import check_item
 from slipstream_schemas.user_code import BadConfig
@@ -216,7 +216,7 @@ def _failures() -> Iterator[None]:
     except (psycopg.DataError, psycopg.errors.PipelineAborted) as error:
         raise Rejected(f"Postgres cannot store this: {error}") from error
     except (psycopg.OperationalError, psycopg.InterfaceError, TimeoutError) as error:
-        raise Unavailable(f"Postgres does not serve the store: {error}") from error
+        raise Unreachable(f"Postgres does not serve the store: {error}") from error
 
 
 async def set_up_store(pool: Pool, settings: StoreSettings) -> None:

@@ -4,8 +4,11 @@ A browser cannot set headers on a WebSocket: handlers find cookies in `headers` 
 `query_params`.
 """
 
+import asyncio
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
@@ -21,8 +24,8 @@ from slipstream_api.auth.injection import HANDSHAKE_METHOD, request_of
 from slipstream_api.auth.refusals import refuse_socket
 from slipstream_api.bodies import decode
 from slipstream_api.context import Context
-from slipstream_schemas.errors import SlipstreamError, TooLarge
-from slipstream_schemas.limits import BODY_BYTES_MAX
+from slipstream_schemas.errors import SlipstreamError, TooLarge, TooMany, TooSlow
+from slipstream_schemas.limits import BODY_BYTES_MAX, BODY_DEADLINE_S
 
 log = logging.getLogger("slipstream.auth")
 
@@ -44,11 +47,35 @@ def authenticating(context: Context) -> Any:
                     return
                 raise
             scope["state"]["context"] = seen
-            await app(scope, replayed.again(), send)
+            try:
+                with _one_more(seen):
+                    await app(scope, replayed.again(), send)
+            except TooMany as error:
+                if scope["type"] != ScopeType.WEBSOCKET:
+                    raise
+                await refuse_socket(scope, send, error)
 
         return middleware
 
     return wrap
+
+
+@contextmanager
+def _one_more(context: Context) -> Iterator[None]:
+    """Count what the caller has open in this process; streams and sockets last as long as this. Raises: TooMany."""
+    caller, open_now, most = context.caller.parts, context.open_requests, context.settings.caller_requests_max
+    if not context.caller.identity:
+        yield
+        return
+    if open_now[caller] >= most:
+        raise TooMany(f"you have {most} requests and streams open here, which is the most")
+    open_now[caller] += 1
+    try:
+        yield
+    finally:
+        open_now[caller] -= 1
+        if not open_now[caller]:
+            del open_now[caller]
 
 
 async def _context_of(context: Context, scope: Scope, receive: "Replay") -> Context:
@@ -115,7 +142,14 @@ class Replay:
         return message
 
     async def body(self) -> bytes:
-        """The whole body. Raises: TooLarge."""
+        """The whole body. Raises: TooLarge, TooSlow."""
+        try:
+            async with asyncio.timeout(BODY_DEADLINE_S):
+                return await self._body()
+        except TimeoutError as error:
+            raise TooSlow(f"the body did not arrive within {BODY_DEADLINE_S:.0f} s") from error
+
+    async def _body(self) -> bytes:
         parts, size, more = [message.get("body", b"") for message in self._known], 0, True
         more = not self._known or bool(self._known[-1].get("more_body"))
         while more:

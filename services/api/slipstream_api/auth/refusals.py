@@ -8,7 +8,7 @@ from litestar.types import Scope, Send
 from slipstream_api import problems
 from slipstream_api.auth.denied import Denied
 from slipstream_schemas.codec import dumps
-from slipstream_schemas.errors import SlipstreamError, Unavailable
+from slipstream_schemas.errors import SlipstreamError, TooMany, Unavailable
 
 
 async def refuse_request(scope: Scope, send: Send, error: SlipstreamError) -> None:
@@ -25,13 +25,14 @@ async def refuse_request(scope: Scope, send: Send, error: SlipstreamError) -> No
 async def refuse_socket(scope: Scope, send: Send, error: SlipstreamError) -> None:
     """Refuse a handshake as a request would be."""
     status = 503 if isinstance(error, Unavailable) else error.status if isinstance(error, Denied) else 403
+    status = 429 if isinstance(error, TooMany) else status
     headers = [(b"content-type", b"application/json")]
     extensions: Any = scope.get("extensions") or {}
     if "websocket.http.response" not in extensions:
-        close: Any = {"type": "websocket.close", "code": 4000 + status, "reason": error.message[:100]}
+        close: Any = {"type": "websocket.close", "code": 4000 + status, "reason": error.shown[:100]}
         await send(close)
         return
     start: Any = {"type": "websocket.http.response.start", "status": status, "headers": headers}
-    body: Any = {"type": "websocket.http.response.body", "body": dumps({"detail": error.message})}
+    body: Any = {"type": "websocket.http.response.body", "body": dumps({"detail": error.shown})}
     await send(start)
     await send(body)

@@ -1,0 +1,111 @@
+"""Bounds on a request's head, which uvicorn has none of: a header without end would fill the memory before any auth.
+
+The parser keeps what is unfinished to itself, so bytes are counted where they arrive, and the parts where they are
+known. Who is too slow is cut off: an open connection that asks nothing costs a file.
+"""
+
+import asyncio
+from typing import Any, Final
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from slipstream_schemas.codec import dumps
+from slipstream_schemas.limits import HEAD_BYTES_MAX, HEAD_DEADLINE_S, HEADERS_MAX, URL_BYTES_MAX
+
+REASONS: Final = {
+    414: (b"URI Too Long", f"the URL is longer than {URL_BYTES_MAX} bytes"),
+    431: (
+        b"Request Header Fields Too Large",
+        f"the request has more than {HEADERS_MAX} headers, or more than {HEAD_BYTES_MAX} bytes of them",
+    ),
+    408: (b"Request Timeout", f"no request came within {HEAD_DEADLINE_S:.0f} s"),
+}
+
+
+class _Refused(Exception):
+    """The head is over a bound; the parser stops at it."""
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """uvicorn's protocol with bounds."""
+
+    _head_bytes = 0
+    _counted = 0
+    _is_in_head = True
+    _refusal = 0
+    _late: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        """The client has to ask something soon."""
+        super().connection_made(transport)
+        self._expect_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Nobody is late any more."""
+        self._head_is_whole()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what has come, unless the request is refused already."""
+        if self._refusal:
+            return
+        super().data_received(data)
+        if self._is_in_head and not self._refusal:
+            self._head_bytes += len(data)
+            if self._head_bytes > HEAD_BYTES_MAX + URL_BYTES_MAX:
+                self._refuse(414 if not self.headers and len(self.url) == 0 else 431)
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        super().on_message_begin()
+        self._head_bytes = self._counted = 0
+        self._expect_head()
+
+    def on_url(self, url: bytes) -> None:
+        """A piece of the URL. Raises: _Refused."""
+        super().on_url(url)
+        if len(self.url) > URL_BYTES_MAX:
+            self._stop_at(414)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A whole header. Raises: _Refused."""
+        super().on_header(name, value)
+        self._counted += len(name) + len(value)
+        if len(self.headers) > HEADERS_MAX or self._counted > HEAD_BYTES_MAX:
+            self._stop_at(431)
+
+    def on_headers_complete(self) -> None:
+        """The head is whole."""
+        self._head_is_whole()
+        super().on_headers_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """What the parser stopped at: a bound of ours, or nonsense."""
+        if not self._refusal:
+            self._head_is_whole()
+            super().send_400_response(msg)
+
+    def _expect_head(self) -> None:
+        self._head_is_whole()
+        self._is_in_head = True
+        self._late = self.loop.call_later(HEAD_DEADLINE_S, self._refuse, 408)
+
+    def _head_is_whole(self) -> None:
+        self._is_in_head = False
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
+
+    def _stop_at(self, status: int) -> None:
+        self._refuse(status)
+        raise _Refused
+
+    def _refuse(self, status: int) -> None:
+        self._refusal = status
+        self._head_is_whole()
+        reason, text = REASONS[status]
+        body = dumps({"detail": text})
+        head = b"HTTP/1.1 %d %s\r\ncontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
+        if not self.transport.is_closing():
+            self.transport.write(head % (status, reason, len(body)) + body)
+            self.transport.close()
