@@ -1,5 +1,6 @@
 """Runs as requests describe them, and their way to the log."""
 
+import logging
 import time
 import uuid
 from datetime import UTC, datetime
@@ -18,11 +19,13 @@ from slipstream_postgres.rows import AssistantRow, RunRow, moment
 from slipstream_schemas import run_state as rs
 from slipstream_schemas.answers import OpenInterrupt, answered_by
 from slipstream_schemas.codec import dumps, to_plain
-from slipstream_schemas.errors import InvalidArgument, NoSuchGraph, NotFound, Unavailable
+from slipstream_schemas.errors import InvalidArgument, NoSuchGraph, NotFound, SlipstreamError, Unavailable
 from slipstream_schemas.ids import derived_id, new_run_id
 from slipstream_schemas.limits import AFTER_SECONDS_MAX, CREATE_PROJECTION_WAIT_S, PROJECTION_WAIT_S
 from slipstream_schemas.terminal import running_line, terminal_body
 from slipstream_schemas.traceparent import carried
+
+log = logging.getLogger("slipstream.api")
 
 STRATEGIES = ("reject", "enqueue", "interrupt", "rollback")
 STREAM_MODES = (
@@ -356,16 +359,22 @@ async def cancel(context: Context, thread_id: str, run_id: str, action: rs.Cance
 
 
 async def _pay_for_the_ended(context: Context, thread_id: str, run_id: str, state: rs.ThreadState) -> None:
-    """Publish the terminal records of runs that ended before they began, if nobody else will. Raises: Unavailable."""
+    """Publish the terminal records of runs that ended before they began, if nobody else will.
+
+    It never raises: the command is decided. Whoever has taken the lease since pays, and the sweep what is left.
+    """
     # A holder pays in passing, and so does a successor that a runner is about to take.
     if not state.owed or state.running is not None or rs.next_run(state, now_ms()) is not None:
         return
     context.crash.reach("pending_cancelled")
     scope = context.scope
-    fence = await leases.take(context.publisher, scope, thread_id, "api", run_id)
-    writer = context.threads.writer(scope, thread_id, fence)
-    await owed.pay(context.threads, writer, scope, thread_id, state.owed)
-    await owed.settle(context.control, scope, thread_id, state.owed, now_ms())
+    try:
+        fence = await leases.take(context.publisher, scope, thread_id, "api", run_id)
+        writer = context.threads.writer(scope, thread_id, fence)
+        await owed.pay(context.threads, writer, scope, thread_id, state.owed)
+        await owed.settle(context.control, scope, thread_id, state.owed, now_ms())
+    except SlipstreamError as error:
+        log.info("the end of run %s on thread %s is left to others: %s", run_id, thread_id, error.message)
 
 
 async def delete(context: Context, thread_id: str, run_id: str) -> None:
