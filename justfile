@@ -57,6 +57,14 @@ status-table *args:
 faults *args:
     pytest tests/faults "$@"
 
+# Commands, faults and pauses drawn from a seed: `just sim` draws one, `just sim seed=42 examples=50 steps=40` names it
+sim *args:
+    #!/usr/bin/env bash
+    set -euo pipefail
+    export SIMULATION_EXAMPLES=30 SIMULATION_STEPS=40
+    for given in "$@"; do export "SIMULATION_$(tr a-z A-Z <<< "${given%%=*}")=${given#*=}"; done
+    pytest -s tests/simulation
+
 # Measure, with the limits of the machine beside the figures
 bench *args:
     PYTHONPATH=tools:tests python -m bench "$@"

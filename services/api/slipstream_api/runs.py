@@ -1,7 +1,9 @@
 """Runs as requests describe them, and their way to the log."""
 
+import logging
 import time
 import uuid
+from datetime import UTC, datetime
 from typing import Any, cast
 
 import msgspec
@@ -11,17 +13,19 @@ from slipstream_api.bodies import bounded, changed
 from slipstream_api.context import Context
 from slipstream_api.inbound import with_headers
 from slipstream_postgres import assistants, temporary
-from slipstream_postgres import runs as rows
-from slipstream_postgres.rows import AssistantRow
+from slipstream_postgres import runs as run_rows
+from slipstream_postgres.rows import AssistantRow, RunRow, moment
 from slipstream_schemas import run_state as rs
 from slipstream_schemas.answers import OpenInterrupt, answered_by
-from slipstream_schemas.codec import to_plain
-from slipstream_schemas.errors import InvalidArgument, NoSuchGraph, NotFound, Rejected
+from slipstream_schemas.codec import dumps, to_plain
+from slipstream_schemas.errors import InvalidArgument, NoSuchGraph, NotFound, Rejected, SlipstreamError, Unavailable
 from slipstream_schemas.ids import derived_id, new_run_id
-from slipstream_schemas.limits import AFTER_SECONDS_MAX, CREATE_PROJECTION_WAIT_S
+from slipstream_schemas.limits import AFTER_SECONDS_MAX, CREATE_PROJECTION_WAIT_S, PROJECTION_WAIT_S
 from slipstream_schemas.metadata_filter import MetadataFilter
 from slipstream_schemas.terminal import running_line, terminal_body
 from slipstream_schemas.traceparent import carried
+
+log = logging.getLogger("slipstream.api")
 
 STRATEGIES = ("reject", "enqueue", "interrupt", "rollback")
 STREAM_MODES = (
@@ -29,6 +33,7 @@ STREAM_MODES = (
 )  # fmt: skip
 NO_PLACE = "Thread or assistant not found."
 NOTHING_TO_RESUME = "command.resume needs a thread: a run on a thread of its own has nothing to resume."
+LAGS = "the read model lags behind the log; try again"
 CHANGEABLE = ("input", "command", "config", "context")
 """What of a run's request a handler may change, besides its metadata."""
 DURABILITIES = ("sync", "async", "exit")
@@ -69,6 +74,15 @@ class Accepted(msgspec.Struct):
     control_seq: int
     log_seq: int
     created_thread: bool
+    row: RunRow | None = None
+    """As it was when it was accepted; None for one that a repeated request has found."""
+
+
+class _Known(Exception):
+    """The run that is to be created waits or executes already: a repeat of its request was first."""
+
+    def __init__(self, control_seq: int) -> None:
+        self.control_seq = control_seq
 
 
 def now_ms() -> int:
@@ -203,7 +217,8 @@ async def _accept(
     """Decide on a run and put it to work if it may execute now.
 
     `resumes`: input for a thread that waits for an answer becomes that answer.
-    Raises: NotFound, Conflict, NoSuchInterrupt, Unavailable; then nothing was written.
+    Raises: NotFound, Conflict, NoSuchInterrupt, InvalidArgument (its `Idempotency-Key` was used with another body),
+    Unavailable; then nothing was written.
     """
     scope, thread_id = context.scope, created.thread_id
     created.log_seq = await context.threads.last_seq(scope, thread_id)
@@ -214,6 +229,7 @@ async def _accept(
         nonlocal existed
         existed = state is not None and not state.deleted
         access.check_still_missing(context, thread_id, state)
+        _check_unknown(state, created.run_id)
         created.thread_metadata = None if existed else wanted_metadata
         if resumes and state is not None and state.interrupts and created.command is None:
             created.command, created.input = {"resume": created.input}, None
@@ -223,13 +239,55 @@ async def _accept(
             state, f"{created.run_id}:created", at_ms, created, answers=answers, owe=lambda run: owe(run, at_ms)
         )
 
-    transition, seq = await context.control.decide(scope, thread_id, decide)
+    try:
+        transition, seq = await context.control.decide(scope, thread_id, decide)
+    except _Known as known:
+        found = (
+            await _found(context, created) if await context.projected(known.control_seq, PROJECTION_WAIT_S) else None
+        )
+        if found is None:
+            raise Unavailable(LAGS) from known
+        return found
     context.written = max(context.written, seq)
     context.crash.reach("created")
     await context.work.put_next(scope, thread_id, transition.state)
     if created.supersedes:
         await _pay_for_the_ended(context, thread_id, created.run_id, transition.state)
-    return Accepted(created.run_id, thread_id, seq, created.log_seq, not existed)
+    return Accepted(created.run_id, thread_id, seq, created.log_seq, not existed, _new_row(created, transition.at_ms))
+
+
+def _check_unknown(state: rs.ThreadState | None, run_id: str) -> None:
+    """Raises: _Known for a run that waits or executes."""
+    if state is not None and not state.deleted:
+        for run in (*((state.running,) if state.running else ()), *state.pending):
+            if run.run_id == run_id:
+                raise _Known(run.created_seq)
+
+
+def _new_row(created: rs.RunCreated, at_ms: int) -> RunRow:
+    """The row of a run that was accepted now, as the projector will make it."""
+    begins_at = moment(datetime.fromtimestamp((created.due_ms or at_ms) / 1000, UTC))
+    metadata, kwargs = (msgspec.Raw(dumps(each)) for each in (created.metadata, created.kwargs))
+    return RunRow(created.run_id, created.thread_id, created.assistant_id, begins_at, begins_at, "pending",
+                  metadata, kwargs, created.strategy)  # fmt: skip
+
+
+async def row_of(context: Context, accepted: Accepted) -> RunRow:
+    """The row of an accepted run. An accepted run is answered with it, whatever has become of its row, or of Postgres.
+
+    Raises: NotFound, Unavailable for a run of a repeated request alone.
+    """
+    await context.projected(accepted.control_seq, CREATE_PROJECTION_WAIT_S)
+    try:
+        row = await run_rows.get(context.database, context.scope.tenant, accepted.run_id)
+    except Unavailable:
+        if accepted.row is None:
+            raise
+        row = None
+    row = row or accepted.row
+    if row is None:
+        raise NotFound("Run not found.")
+    return row
 
 
 async def accept_alone(context: Context, body: RunCreate, created: rs.RunCreated) -> Accepted:
@@ -250,9 +308,18 @@ async def repeated(context: Context, created: rs.RunCreated, key: str | None) ->
     """
     if key is None:
         return None
+    # The first time may have been accepted a moment ago, by another instance: the rows must know all that the log does.
+    head = await context.control.head(context.scope, created.thread_id)
+    if not await context.projected(head.stream_seq, PROJECTION_WAIT_S):
+        raise Unavailable(LAGS)
+    return await _found(context, created)
+
+
+async def _found(context: Context, created: rs.RunCreated) -> Accepted | None:
+    """The run as the rows have it. Raises: InvalidArgument when it was created by another body, Unavailable."""
     tenant = context.scope.tenant
-    place = await rows.place(context.database, tenant, created.run_id)
-    row = None if place is None else await rows.get(context.database, tenant, created.run_id)
+    place = await run_rows.place(context.database, tenant, created.run_id)
+    row = None if place is None else await run_rows.get(context.database, tenant, created.run_id)
     if place is None or row is None:
         return None
     same = msgspec.json.decode(row.kwargs) == to_plain(created.kwargs) and row.assistant_id == created.assistant_id
@@ -297,12 +364,18 @@ async def cancel(context: Context, thread_id: str, run_id: str, action: rs.Cance
 
 
 async def _pay_for_the_ended(context: Context, thread_id: str, run_id: str, state: rs.ThreadState) -> None:
-    """Publish the terminal records of runs that ended before they began, if nobody else will. Raises: Unavailable."""
+    """Publish the terminal records of runs that ended before they began, if nobody else will.
+
+    It never raises: the command is decided. Whoever has taken the lease since pays, and the sweep what is left.
+    """
     # A holder pays in passing, and so does a successor that a runner is about to take.
     if not state.owed or state.running is not None or rs.next_run(state, now_ms()) is not None:
         return
     context.crash.reach("pending_cancelled")
-    await upkeep.settle(context, thread_id, run_id)
+    try:
+        await upkeep.settle(context, thread_id, run_id)
+    except SlipstreamError as error:
+        log.info("the end of run %s on thread %s is left to others: %s", run_id, thread_id, error.message)
 
 
 async def delete(context: Context, thread_id: str, run_id: str) -> None:

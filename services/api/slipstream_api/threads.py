@@ -14,7 +14,7 @@ from slipstream_api.thread_rows import graph_of, row_of
 from slipstream_postgres import temporary
 from slipstream_postgres.rows import NULL, ThreadRow
 from slipstream_schemas import run_state as rs
-from slipstream_schemas.errors import Conflict, InvalidArgument, NotFound, Rejected, SlipstreamError
+from slipstream_schemas.errors import Conflict, InvalidArgument, NotFound, Rejected, SlipstreamError, Unavailable
 from slipstream_schemas.ids import check_thread_id, derived_id, new_run_id, new_thread_id
 from slipstream_schemas.limits import CREATE_PROJECTION_WAIT_S, METADATA_KEYS_MAX, TTL_MINUTES_MAX
 
@@ -116,7 +116,10 @@ async def create(context: Context, body: ThreadCreate, key: str | None = None) -
         await _fill(context, thread_id, states.update_state(context, thread_id, steps))
         return await row_of(context, thread_id)
     if await context.projected(seq, CREATE_PROJECTION_WAIT_S):
-        return await row_of(context, thread_id)
+        try:
+            return await row_of(context, thread_id)
+        except (NotFound, Unavailable):
+            pass  # It was made, and is gone already or has gone on.
     # The rows lag; the log is the truth, and says all that there is.
     moment, empty = datetime.now(UTC).isoformat(), msgspec.Raw(b"{}")
     shown = msgspec.Raw(msgspec.json.encode(metadata))

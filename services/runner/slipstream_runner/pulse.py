@@ -36,6 +36,7 @@ log = logging.getLogger("slipstream.pulse")
 
 STALLED_EXIT: Final = 75
 STALL_DEADLINE_S: Final = 10.0
+PULSE_S: Final = 0.1
 current_run: contextvars.ContextVar[str] = contextvars.ContextVar("slipstream_run", default="")
 
 
@@ -51,7 +52,8 @@ class Pulse:
         # By fence: a run may be delivered again to the very process that executes it.
         self._held: dict[int, Attempt] = {}
         self._delivered: dict[str, None] = {}
-        self._beat = time.monotonic()
+        self._unanswered = 0
+        """Pulses since the main loop's last beat. Seconds would not do: a process that was stopped blocks nothing."""
         self._stop = threading.Event()
         self._ready = threading.Event()
         self._failure: BaseException | None = None
@@ -86,7 +88,7 @@ class Pulse:
 
     def tick(self) -> None:
         """The main loop lives."""
-        self._beat = time.monotonic()
+        self._unanswered = 0
 
     def delivered(self, ack_subject: str) -> None:
         """A work item is in our hands; its run may not be."""
@@ -136,9 +138,10 @@ class Pulse:
                         await heartbeat(connection, ack_subject)
                     except Unavailable as error:
                         log.debug("a heartbeat was not sent: %s", error.message)
-            if self._held and time.monotonic() - self._beat > self._settings.stall_limit_s:
+            self._unanswered += 1
+            if self._held and self._unanswered * PULSE_S > self._settings.stall_limit_s:
                 await self._stalled()
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(PULSE_S)
         await connection.close()
 
     async def _stalled(self) -> None:
@@ -146,7 +149,7 @@ class Pulse:
         task = asyncio.tasks._current_tasks.get(loop) if loop is not None else None  # type: ignore[attr-defined]  # pyright: ignore
         culprit = self._run_of_task.get(task, "") if task is not None else ""
         log.error("the event loop is blocked for %.0f s by run %s; ending it and this process",
-                  time.monotonic() - self._beat, culprit or "(unknown)")  # fmt: skip
+                  self._unanswered * PULSE_S, culprit or "(unknown)")  # fmt: skip
         try:
             async with asyncio.timeout(STALL_DEADLINE_S):
                 await self._end_all(culprit)

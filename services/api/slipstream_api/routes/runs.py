@@ -23,7 +23,7 @@ from slipstream_schemas import run_state as rs
 from slipstream_schemas.codec import dumps
 from slipstream_schemas.errors import InvalidArgument, NotFound, Unavailable
 from slipstream_schemas.ids import check_run_id, check_thread_id
-from slipstream_schemas.limits import CREATE_PROJECTION_WAIT_S, PROJECTION_WAIT_S, SEARCH_LIMIT_MAX, SEARCH_OFFSET_MAX
+from slipstream_schemas.limits import PROJECTION_WAIT_S, SEARCH_LIMIT_MAX, SEARCH_OFFSET_MAX
 from slipstream_schemas.seq import last_of, unpack
 
 AnyRequest = Request[Any, Any, Any]
@@ -90,9 +90,8 @@ async def create(request: AnyRequest, thread_id: str) -> Response[bytes]:
     """Create a run and answer at once."""
     context: Context = request.state.context
     _, accepted = await start(request, thread_id)
-    await context.projected(accepted.control_seq, CREATE_PROJECTION_WAIT_S)
     headers = {"content-location": places(accepted, "")["content-location"]}
-    return as_json(await row_of(context, thread_id, accepted.run_id), headers=headers)
+    return as_json(await runs.row_of(context, accepted), headers=headers)
 
 
 @post("/threads/{thread_id:str}/runs/stream", status_code=200)

@@ -10,16 +10,11 @@ from slipstream_api import access, runs
 from slipstream_api.bodies import idempotency_key, read, read_list
 from slipstream_api.context import Context
 from slipstream_api.problems import as_json
-from slipstream_api.routes.runs import RUN_STATUSES, places, row_of, start, stream_new, wait_new
+from slipstream_api.routes.runs import RUN_STATUSES, places, start, stream_new, wait_new
 from slipstream_postgres import runs as run_rows
 from slipstream_schemas.errors import InvalidArgument, NotFound
 from slipstream_schemas.ids import check_run_id, check_thread_id, derived_id, new_thread_id
-from slipstream_schemas.limits import (
-    BATCH_RUNS_MAX,
-    CANCEL_RUNS_MAX,
-    CREATE_PROJECTION_WAIT_S,
-    PROJECTION_WAIT_S,
-)
+from slipstream_schemas.limits import BATCH_RUNS_MAX, CANCEL_RUNS_MAX, PROJECTION_WAIT_S
 
 AnyRequest = Request[Any, Any, Any]
 NO_RUNS = "No runs found to cancel."
@@ -45,9 +40,8 @@ async def create(request: AnyRequest) -> Response[bytes]:
     """Create a run on a thread of its own and answer at once."""
     context: Context = request.state.context
     _, accepted = await start(request, _own_thread(request), creates_thread=True)
-    await context.projected(accepted.control_seq, CREATE_PROJECTION_WAIT_S)
     headers = {"content-location": places(accepted, "")["content-location"]}
-    return as_json(await row_of(context, accepted.thread_id, accepted.run_id), headers=headers)
+    return as_json(await runs.row_of(context, accepted), headers=headers)
 
 
 @post("/runs/stream", status_code=200)
@@ -80,8 +74,7 @@ async def create_batch(request: AnyRequest) -> Response[bytes]:
         before or await runs.accept_alone(context, body, run)
         for before, body, run in zip(known, bodies, created, strict=True)
     ]
-    await context.projected(max(each.control_seq for each in accepted), CREATE_PROJECTION_WAIT_S)
-    return as_json([await row_of(context, each.thread_id, each.run_id) for each in accepted])
+    return as_json([await runs.row_of(context, each) for each in accepted])
 
 
 @post("/runs/cancel", status_code=204)

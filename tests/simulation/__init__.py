@@ -1,0 +1,1 @@
+"""A state machine drives the real stack with commands and faults, against a small model of what must be seen."""
