@@ -50,7 +50,7 @@ LIMIT = 100
 async def plan(database: Database, body: dict[str, Any]) -> str:
     """The scans and sorts of the query."""
     text, arguments = search_statement("default", query_of(msgspec.convert({"limit": LIMIT, **body}, ThreadSearch)))
-    async with database.connection() as connection:
+    async with database.connection(deadline_s=None) as connection:
         rows = await connection.fetch(f"EXPLAIN (COSTS OFF) {text}", *arguments)
     steps = [str(row[0]).strip().removeprefix("->").strip() for row in rows]
     return " < ".join(step for step in steps if "Scan" in step or step.endswith("Sort"))
@@ -59,7 +59,7 @@ async def plan(database: Database, body: dict[str, Any]) -> str:
 async def measure(stack: Stack, threads: int, trials: int) -> None:
     """Fill the table, then time each search."""
     database = await open_database(stack.dsn)
-    async with database.connection() as connection:
+    async with database.connection(deadline_s=None) as connection:
         await connection.execute(ROWS, threads, timeout=900)
         await connection.execute("VACUUM ANALYZE threads", timeout=900)
     print(f"{threads} threads, limit {LIMIT}, {psutil.cpu_count()} cores: p50 and p95 of {trials} in ms, total, plan")

@@ -11,14 +11,19 @@ import nats.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
+from nats.aio.transport import TcpTransport
 
 from slipstream_schemas.errors import Corrupt, NoResponder, TooLarge, Unavailable
-from slipstream_schemas.limits import CONNECT_DEADLINE_S, REQUEST_DEADLINE_S
+from slipstream_schemas.limits import (
+    CONNECT_DEADLINE_S,
+    PING_INTERVAL_S,
+    PINGS_UNANSWERED_MAX,
+    REQUEST_DEADLINE_S,
+)
 
 log = logging.getLogger("slipstream.nats")
 
 RECONNECT_WAIT_S = 0.2
-PING_INTERVAL_S = 5
 PENDING_BYTES_MAX = 32 * 1024 * 1024
 
 Callback = Callable[[Msg], Awaitable[None]]
@@ -30,6 +35,22 @@ def shown(url: str) -> str:
     return f"{scheme}{separator}{rest.rpartition('@')[2]}"
 
 
+class _Client(Client):
+    """nats-py, without its wait for a broken connection to take what was written.
+
+    It closes a connection before it makes the next one, and closing waits until all bytes are sent: a peer that is gone
+    without a word takes none, so the client would never connect again.
+    """
+
+    async def _process_op_err(self, e: Exception) -> None:
+        transport = self._transport
+        if isinstance(transport, TcpTransport) and not (self.is_closed or self.is_reconnecting):
+            writer = transport._io_writer  # pyright: ignore[reportPrivateUsage]
+            if writer is not None:
+                writer.transport.abort()
+        await super()._process_op_err(e)
+
+
 class Connection:
     """A NATS client with deadlines. Every failure to reach a server is `Unavailable`.
 
@@ -39,7 +60,7 @@ class Connection:
     def __init__(self, url: str, name: str) -> None:
         self._urls, self._name = [each.strip() for each in url.split(",")], name
         self._where = ", ".join(shown(each) for each in self._urls)
-        self._client = Client()
+        self._client: Client = _Client()
         self._on_reconnect: list[Callable[[], None]] = []
         self._on_disconnect: list[Callable[[], None]] = []
         self._up = asyncio.Event()
@@ -76,7 +97,7 @@ class Connection:
         raise Unavailable(f"no NATS server answers at {self._where} within {deadline_s:.0f} s: {error}")
 
     async def _connect(self) -> None:
-        self._client = Client()
+        self._client = _Client()
         await self._client.connect(
             self._urls,
             name=self._name,
@@ -84,7 +105,7 @@ class Connection:
             reconnect_time_wait=RECONNECT_WAIT_S,  # type: ignore[arg-type]  # It only sleeps for it.
             connect_timeout=2,
             ping_interval=PING_INTERVAL_S,
-            max_outstanding_pings=2,
+            max_outstanding_pings=PINGS_UNANSWERED_MAX,
             pending_size=PENDING_BYTES_MAX,
             allow_reconnect=True,
             disconnected_cb=self._disconnected,

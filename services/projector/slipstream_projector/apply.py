@@ -8,11 +8,11 @@ import msgspec
 
 from slipstream_nats.inbox import Message
 from slipstream_nats.threadlog import ThreadLog
-from slipstream_postgres.pool import Database
+from slipstream_postgres.pool import OUTAGES, Database
 from slipstream_projector.reducers import Statement, reduce, values_seq
 from slipstream_schemas import subjects
 from slipstream_schemas.codec import dumps
-from slipstream_schemas.errors import Corrupt
+from slipstream_schemas.errors import Corrupt, Unavailable
 from slipstream_schemas.lines import decode_line
 from slipstream_schemas.run_state import Transition, decode_transition
 from slipstream_schemas.seq import unpack
@@ -22,7 +22,8 @@ log = logging.getLogger("slipstream.projector")
 
 POSITION = "control"
 ADVANCE = """INSERT INTO positions AS p (name, stream_seq) VALUES ('control', $1)
- ON CONFLICT (name) DO UPDATE SET stream_seq=excluded.stream_seq WHERE p.stream_seq < excluded.stream_seq"""
+ ON CONFLICT (name) DO UPDATE SET stream_seq=excluded.stream_seq WHERE p.stream_seq < $2 RETURNING 1"""
+"""Only from behind the batch: a projector that was frozen or cut off while another took its place applies nothing."""
 QUARANTINE = """INSERT INTO quarantine (stream_seq, subject, error, body, at) VALUES ($1,$2,$3,$4,$5)
  ON CONFLICT (stream_seq) DO NOTHING"""
 
@@ -34,7 +35,10 @@ class Applier:
         self._database, self._thread_log = database, thread_log
 
     async def apply(self, batch: Sequence[Message]) -> int:
-        """Apply records in order; returns the new position. Raises: Unavailable, and then nothing was applied."""
+        """Apply records in order; returns the new position.
+
+        Raises: Unavailable, and then nothing was applied: Postgres is away, or another projector has been here.
+        """
         statements: list[Statement] = []
         for message in batch:
             statements.extend(await self._statements(message))
@@ -44,8 +48,12 @@ class Applier:
                 async with connection.transaction():
                     for sql, arguments in statements:
                         await connection.execute(sql, *arguments)
-                    await connection.execute(ADVANCE, position)
+                    if await connection.fetchval(ADVANCE, position, batch[0].stream_seq) is None:
+                        raise Unavailable(f"record {batch[0].stream_seq} was applied by somebody else")
                 return position
+            except (Unavailable, *OUTAGES):
+                # It says nothing of the records: a frozen Postgres must not send them to the quarantine.
+                raise
             except Exception:
                 # A record that Postgres refuses must not hold up the others: find it by applying one at a time.
                 if len(batch) > 1:
@@ -65,7 +73,7 @@ class Applier:
         moment = datetime.fromtimestamp(message.timestamp_ms / 1000, UTC)
         execute = getattr(connection, "execute")  # noqa: B009
         await execute(QUARANTINE, message.stream_seq, message.subject, "refused", message.body, moment)
-        await execute(ADVANCE, message.stream_seq)
+        await execute(ADVANCE, message.stream_seq, message.stream_seq)
 
     async def _statements(self, message: Message) -> list[Statement]:
         try:
