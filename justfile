@@ -53,7 +53,7 @@ conformance-table *args:
 status-table *args:
     python tools/status_table.py "$@"
 
-# kill -9, pauses, outages
+# kill -9, pauses, outages, bad networks; `FAULT_TRIALS=200` and `ROLLING_STREAMS=100` for the long series
 faults *args:
     pytest tests/faults "$@"
 
@@ -68,6 +68,10 @@ sim *args:
 # Measure, with the limits of the machine beside the figures
 bench *args:
     PYTHONPATH=tools:tests python -m bench "$@"
+
+# Measure how long it takes until runs and streams go on after a crash
+recovery *args:
+    PYTHONPATH=tools:tests python -m bench.recovery "$@"
 
 # Replay the control log into threads and runs rows
 rebuild *args:

@@ -16,7 +16,7 @@ from slipstream_postgres.embedded import start_postgres
 from slipstream_postgres.migrate import ensure_schema
 from slipstream_schemas.subjects import Scope
 from testkit import permitted
-from testkit.servers import TEMPLATE, NatsServer, create_database, fresh_database
+from testkit.servers import TEMPLATE, NatsServer, PostgresServer, create_database, fresh_database
 from testkit.stack import Stack
 
 CANCELS_MAX = 5
@@ -70,6 +70,15 @@ def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer
 def own_nats(tmp_path: Path) -> Iterator[NatsServer]:
     """A NATS that this test may kill, pause and restart."""
     server = NatsServer(tmp_path / "nats")
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def own_postgres(tmp_path: Path) -> Iterator[PostgresServer]:
+    """A Postgres that this test may kill, pause and restart, with migrated tables."""
+    server = PostgresServer(tmp_path / "postgres")
+    asyncio.run(ensure_schema(server.dsn))
     yield server
     server.kill()
 

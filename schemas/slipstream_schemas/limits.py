@@ -76,6 +76,12 @@ PUBLISH_OUTAGE_S: Final = 300.0
 """How long a run's publisher retries one record through a broker outage before it gives its run up."""
 REQUEST_DEADLINE_S: Final = 5.0
 CONNECT_DEADLINE_S: Final = 10.0
+PING_INTERVAL_S: Final = 2
+PINGS_UNANSWERED_MAX: Final = 2
+"""A broker that leaves more of them unanswered is taken for gone: after 4 to 6 s, below `ACK_WAIT_S`, so that a runner
+whose link alone has died keeps its runs."""
+PEER_SILENCE_S: Final = 8
+"""What the kernel sends to a server is acknowledged by then, or the connection ends (TCP_USER_TIMEOUT)."""
 
 # Deciding
 PENDING_RUNS_MAX: Final = 100
@@ -162,6 +168,8 @@ PROJECTION_WAIT_S: Final = 2.0
 CREATE_PROJECTION_WAIT_S: Final = 1.0
 PROJECTION_BATCH_MAX: Final = 500
 DATABASE_DEADLINE_S: Final = 10.0
+CHECKPOINT_OUTAGE_S: Final = 60.0
+"""How long a run repeats a checkpoint that Postgres does not take, before it is handed back."""
 TRANSACTION_DEADLINE_S: Final = 9.0
 """Postgres ends a runner's transaction that lasts longer, so that whoever waits for its rows gets them in time."""
 RETRY_AFTER_S: Final = 1
@@ -260,6 +268,8 @@ assert STATE_UPDATE_DEADLINE_S < TRANSACTION_DEADLINE_S < DATABASE_DEADLINE_S, "
 assert DATABASE_DEADLINE_S + STATE_UPDATE_DEADLINE_S + PUBLISH_DEADLINE_S < STATE_ANSWER_DEADLINE_S
 assert 2 * WORK_HEARTBEAT_S < ACK_WAIT_S
 assert SSE_SEND_DEADLINE_S < RETENTION_QUIET_S, "a reader that is behind has been dropped by then"
+assert (PINGS_UNANSWERED_MAX + 1) * PING_INTERVAL_S + WORK_HEARTBEAT_S < ACK_WAIT_S, "a dead link costs no run"
+assert PEER_SILENCE_S < DATABASE_DEADLINE_S
 assert 2 * PULL_IDLE_HEARTBEAT_S < PULL_EXPIRES_S
 assert METRICS_SAMPLE_DEADLINE_S < METRICS_SAMPLE_AGE_S
 assert WEBHOOK_CONNECT_DEADLINE_S < WEBHOOK_DEADLINE_S < WEBHOOK_CLAIM_S, "a try that goes on is nobody else's"

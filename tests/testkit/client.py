@@ -71,7 +71,8 @@ class Client:
     """One API instance, over a pool of its own. Use it as an async context manager."""
 
     def __init__(self, url: str) -> None:
-        self.http = httpx.AsyncClient(base_url=url, timeout=httpx.Timeout(REQUEST_DEADLINE_S))
+        # Nothing here speaks TLS, and to read the certificates costs each client 30 ms.
+        self.http = httpx.AsyncClient(base_url=url, timeout=httpx.Timeout(REQUEST_DEADLINE_S), verify=False)
 
     async def __aenter__(self) -> "Client":
         return self

@@ -41,8 +41,8 @@ class Peer:
 class Streaming:
     """A stream on its way: `say` gives it pieces, None ends them, an error breaks them."""
 
-    def __init__(self) -> None:
-        self.peer, self.heart = Peer(), Heart()
+    def __init__(self, heart: Heart | None = None) -> None:
+        self.peer, self.heart = Peer(), heart or Heart()
         self.source: asyncio.Queue[bytes | BaseException | None] = asyncio.Queue()
         self.left_early = 0
         self.closed = False
@@ -129,6 +129,18 @@ def test_every_end_closes_the_pieces_and_says_who_ended_it(end: Callable[[Stream
         await streaming.sees(HEARTBEAT)
         end(streaming)
         assert await streaming.ends() == (not left_early, left_early)
+
+    asyncio.run(check())
+
+
+def test_a_stream_that_begins_while_the_process_stops_ends_at_once() -> None:
+    async def check() -> None:
+        heart = Heart()
+        heart.close()
+        streaming = Streaming(heart)
+        async with asyncio.timeout(10):
+            await streaming.answering
+        assert streaming.peer.is_complete
 
     asyncio.run(check())
 

@@ -68,7 +68,7 @@ COLUMNS = "p50 and p95 of {} in ms, CPU of the API and of Postgres for each in m
 async def plan(database: Database, statement: tuple[str, list[object]]) -> str:
     """The scans and sorts of a statement, the first to run behind the last `<`."""
     text, arguments = statement
-    async with database.connection() as connection:
+    async with database.connection(deadline_s=None) as connection:
         rows = await connection.fetch(f"EXPLAIN (COSTS OFF) {text}", *arguments)
     steps = [str(row[0]).strip().removeprefix("->").strip() for row in rows]
     return " < ".join(step for step in steps if "Scan" in step or step.endswith("Sort"))
@@ -93,7 +93,7 @@ async def timed(http: httpx.AsyncClient, path: str, body: dict[str, Any], trials
 async def measure(stack: Stack, pids: list[int], threads: int, answers: int, trials: int) -> None:
     """Fill the table, then time each search."""
     database = await open_database(stack.dsn)
-    async with database.connection() as connection:
+    async with database.connection(deadline_s=None) as connection:
         await connection.execute(ROWS, threads, state(answers), timeout=900)
         await connection.execute("VACUUM ANALYZE threads", timeout=900)
     print(f"{threads} threads, limit {LIMIT}, {psutil.cpu_count()} cores: {COLUMNS.format(trials)}, plans", flush=True)

@@ -13,15 +13,20 @@ import nats.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
+from nats.aio.transport import TcpTransport
 
 from slipstream_schemas.errors import Corrupt, NoResponder, Rejected, TooLarge, Unreachable
-from slipstream_schemas.limits import CONNECT_DEADLINE_S, REQUEST_DEADLINE_S
+from slipstream_schemas.limits import (
+    CONNECT_DEADLINE_S,
+    PING_INTERVAL_S,
+    PINGS_UNANSWERED_MAX,
+    REQUEST_DEADLINE_S,
+)
 from slipstream_schemas.settings import ServiceSettings
 
 log = logging.getLogger("slipstream.nats")
 
 RECONNECT_WAIT_S = 0.2
-PING_INTERVAL_S = 5
 PENDING_BYTES_MAX = 32 * 1024 * 1024
 
 DENIED_SUBJECTS_MAX = 1000
@@ -68,7 +73,12 @@ def access_of(settings: ServiceSettings, service: str) -> Access:
 
 
 class _Client(Client):
-    """nats-py's client, but it gives no password to a server that leaves TLS out where it was asked for."""
+    """nats-py, without two of its ways.
+
+    It gives its password to a server that leaves TLS out where it was asked for. And it closes a broken connection
+    before it makes the next one, which waits until all bytes are sent: a peer that is gone without a word takes none,
+    so the client would never connect again.
+    """
 
     must_encrypt = False
 
@@ -77,6 +87,14 @@ class _Client(Client):
         if self.must_encrypt and initial_connection and not info.get("tls_required"):
             raise nats.errors.Error("the server does not offer TLS")
         await super()._process_info(info, initial_connection)
+
+    async def _process_op_err(self, e: Exception) -> None:
+        transport = self._transport
+        if isinstance(transport, TcpTransport) and not (self.is_closed or self.is_reconnecting):
+            writer = transport._io_writer  # pyright: ignore[reportPrivateUsage]
+            if writer is not None:
+                writer.transport.abort()
+        await super()._process_op_err(e)
 
 
 def shown(url: str) -> str:
@@ -96,7 +114,7 @@ class Connection:
         self._tls = access.tls()
         self._urls = [each.strip() for each in access.url.split(",")]
         self._where = ", ".join(shown(each) for each in self._urls)
-        self._client = Client()
+        self._client: Client = _Client()
         self._denied: set[str] = set()
         self._failure: Exception | None = None
         self._on_denied: list[Callable[[str], None]] = []
@@ -146,7 +164,7 @@ class Connection:
             reconnect_time_wait=RECONNECT_WAIT_S,  # type: ignore[arg-type]  # It only sleeps for it.
             connect_timeout=2,
             ping_interval=PING_INTERVAL_S,
-            max_outstanding_pings=2,
+            max_outstanding_pings=PINGS_UNANSWERED_MAX,
             pending_size=PENDING_BYTES_MAX,
             allow_reconnect=True,
             disconnected_cb=self._disconnected,

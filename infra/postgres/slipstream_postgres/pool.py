@@ -1,7 +1,14 @@
-"""Connections: a pool whose JSON columns are bytes, and errors that say `Unavailable`."""
+"""Connections: a pool whose JSON columns are bytes, and errors that say `Unavailable`.
+
+A connection may be dead without a word: its server was replaced, or something between forgets it. The driver's own
+deadline then asks the server to cancel, and waits for the answer on the dead connection, once for the statement and
+once for its rollback. So whoever holds a connection for too long loses it, and the pool replaces all that are idle.
+"""
 
 import asyncio
 import contextlib
+import logging
+import socket
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -9,12 +16,35 @@ import asyncpg
 
 from slipstream_postgres.refusals import is_outage
 from slipstream_schemas.errors import Unreachable
-from slipstream_schemas.limits import DATABASE_DEADLINE_S
+from slipstream_schemas.limits import DATABASE_DEADLINE_S, PEER_SILENCE_S
+
+log = logging.getLogger("slipstream.postgres")
 
 JSONB_VERSION = b"\x01"
+KEEPALIVE_S = 5
+KEEPALIVE_PAUSE_S = 1
+KEEPALIVES_MAX = 3
+SERVER_KEEPALIVE = f"""SELECT set_config('tcp_keepalives_idle', '{KEEPALIVE_S}', false),
+ set_config('tcp_keepalives_interval', '{KEEPALIVE_PAUSE_S}', false),
+ set_config('tcp_keepalives_count', '{KEEPALIVES_MAX}', false),
+ set_config('tcp_user_timeout', '{1000 * PEER_SILENCE_S}', false)"""
+"""The server, too, must notice that we are gone: it holds the projector's lock until then."""
 
 
-async def _as_bytes(connection: Any) -> None:
+def keep_alive(found: socket.socket) -> None:
+    """Let the kernel notice a peer that is gone, where it can."""
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (("TCP_KEEPIDLE", KEEPALIVE_S), ("TCP_KEEPINTVL", KEEPALIVE_PAUSE_S),
+                        ("TCP_KEEPCNT", KEEPALIVES_MAX), ("TCP_USER_TIMEOUT", 1000 * PEER_SILENCE_S)):  # fmt: skip
+        if hasattr(socket, name):
+            found.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+async def _prepare(connection: Any) -> None:
+    found = connection._transport.get_extra_info("socket")
+    if found is not None and found.family != getattr(socket, "AF_UNIX", None):
+        keep_alive(found)
+        await connection.execute(SERVER_KEEPALIVE)
     # JSON goes from the log to the row and from the row to the client without being decoded.
     await connection.set_type_codec(
         "jsonb", schema="pg_catalog", format="binary",
@@ -29,16 +59,17 @@ class Database:
         self.dsn = dsn
         self._size = size
         self._pool: asyncpg.Pool | None = None
+        self._replacing: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
         """Connect. Raises: Unavailable."""
         try:
             async with asyncio.timeout(DATABASE_DEADLINE_S):
                 self._pool = await asyncpg.create_pool(
-                    self.dsn, min_size=1, max_size=self._size, init=_as_bytes, command_timeout=DATABASE_DEADLINE_S
+                    self.dsn, min_size=1, max_size=self._size, init=_prepare, command_timeout=DATABASE_DEADLINE_S
                 )
         except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-            raise Unreachable(f"Postgres does not answer: {error}") from error
+            raise Unreachable(f"Postgres does not answer: {error or type(error).__name__}") from error
 
     async def close(self) -> None:
         """Close every connection, or drop them when they do not end."""
@@ -50,19 +81,35 @@ class Database:
                 self._pool.terminate()
 
     @contextlib.asynccontextmanager
-    async def connection(self) -> AsyncIterator[Any]:
-        """A connection for a short while. Raises: Unavailable for every failure of the database."""
+    async def connection(self, deadline_s: float | None = DATABASE_DEADLINE_S) -> AsyncIterator[Any]:
+        """A connection, which ends after `deadline_s`; None for one that is held for long.
+
+        Raises: Unavailable for every failure of the database.
+        """
         if self._pool is None:
             raise Unreachable("the database is not open")
+        pool, ending = self._pool, contextlib.ExitStack()
         try:
-            async with self._pool.acquire(timeout=DATABASE_DEADLINE_S) as connection:
-                yield connection
+            async with pool.acquire(timeout=DATABASE_DEADLINE_S) as connection:
+                if deadline_s is not None:
+                    timer = asyncio.get_running_loop().call_later(deadline_s, self._give_up, pool, connection)
+                    ending.callback(timer.cancel)
+                with ending:
+                    yield connection
         except (OSError, TimeoutError, asyncpg.InterfaceError) as error:
-            raise Unreachable(f"Postgres does not answer: {error}") from error
+            raise Unreachable(f"Postgres does not answer: {error or type(error).__name__}") from error
         except asyncpg.PostgresError as error:
             if is_outage(error):
-                raise Unreachable(f"Postgres is not available: {error}") from error
+                raise Unreachable(f"Postgres is not available: {error or type(error).__name__}") from error
             raise
+
+    def _give_up(self, pool: Any, connection: Any) -> None:
+        log.warning("Postgres has not answered for %.0f s; all connections are replaced", DATABASE_DEADLINE_S)
+        connection.terminate()
+        # What is dead with this one would cost its next user as long.
+        task = asyncio.get_running_loop().create_task(pool.expire_connections())
+        self._replacing.add(task)
+        task.add_done_callback(self._replacing.discard)
 
 
 async def open_database(dsn: str, size: int = 4) -> Database:

@@ -37,6 +37,9 @@ class Heart:
     def join(self, wake: asyncio.Event) -> None:
         """Wake a stream at each beat from now on."""
         self._streams.add(wake)
+        if self.is_closing:
+            # A request that came in while the process begins to stop would wait for a beat, and the process for it.
+            wake.set()
 
     def leave(self, wake: asyncio.Event) -> None:
         """The stream is over."""

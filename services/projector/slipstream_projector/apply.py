@@ -5,8 +5,9 @@ in the transaction that moves the position: it holds up nobody else. What its fo
 and so is that of each later record of its thread. An outage of Postgres is no such thing: it is waited for.
 """
 
+import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -21,7 +22,7 @@ from slipstream_projector.bare import bare
 from slipstream_projector.reducers import Statement, reduce, values_seq
 from slipstream_schemas import subjects
 from slipstream_schemas.codec import dumps
-from slipstream_schemas.errors import Corrupt
+from slipstream_schemas.errors import Corrupt, Unavailable
 from slipstream_schemas.lines import decode_line
 from slipstream_schemas.record import Record
 from slipstream_schemas.run_state import decode_transition
@@ -32,7 +33,8 @@ log = logging.getLogger("slipstream.projector")
 
 POSITION = "control"
 ADVANCE = """INSERT INTO positions AS p (name, stream_seq) VALUES ('control', $1)
- ON CONFLICT (name) DO UPDATE SET stream_seq=excluded.stream_seq WHERE p.stream_seq < excluded.stream_seq"""
+ ON CONFLICT (name) DO UPDATE SET stream_seq=excluded.stream_seq WHERE p.stream_seq < $2 RETURNING 1"""
+"""Only from behind the batch: a projector that was frozen or cut off while another took its place applies nothing."""
 ALERT = "record %d of %s cannot be applied and is in the quarantine: %s; see `slipstream quarantine show %d`"
 
 
@@ -55,7 +57,10 @@ class Applier:
         """Records that this process put into the quarantine."""
 
     async def apply(self, batch: Sequence[Message]) -> int:
-        """Apply records in order; returns the new position. Raises: Unavailable, and then a prefix was applied."""
+        """Apply records in order; returns the new position.
+
+        Raises: Unavailable, and then a prefix was applied: Postgres is away, or another projector has been here.
+        """
         poisoned = await self._known_poisoned()
         plans = [await self.plan(message) for message in batch]
         position = batch[-1].stream_seq
@@ -63,19 +68,26 @@ class Applier:
             statements = [each for plan in plans for each in plan.statements]
             statements += [each for plan in plans if plan.message.subject in poisoned for each in plan.bare]
             try:
-                async with self._database.connection() as connection:
-                    await _execute(connection, [(ADVANCE, (position,)), *statements])
+                async with self._advancing(position, batch[0]) as connection:
+                    await _execute(connection, statements)
                 return position
             except RowRefused as error:
                 log.warning("a batch of %d records was refused, applying one by one: %s", len(batch), error.message)
         for plan in plans:
-            async with self._database.connection() as connection:
-                with refusals():
-                    async with connection.transaction():
-                        # First, so that whoever retries a thread and we take the locks in one order.
-                        await connection.execute(ADVANCE, plan.message.stream_seq)
-                        await self.apply_one(connection, plan)
+            async with self._advancing(plan.message.stream_seq, plan.message) as connection:
+                await self.apply_one(connection, plan)
         return position
+
+    @contextlib.asynccontextmanager
+    async def _advancing(self, position: int, first: Message) -> AsyncIterator[Any]:
+        """A transaction in which the position moves over records from `first` on. Raises: Unavailable."""
+        async with self._database.connection() as connection:
+            with refusals():
+                async with connection.transaction():
+                    # First, so that whoever retries a thread and we take the locks in one order.
+                    if await connection.fetchval(ADVANCE, position, first.stream_seq) is None:
+                        raise Unavailable(f"record {first.stream_seq} was applied by somebody else")
+                    yield connection
 
     async def _known_poisoned(self) -> set[str]:
         if self._poisoned is None:

@@ -5,6 +5,8 @@ import contextlib
 import logging
 import signal
 import time
+from collections.abc import Coroutine
+from typing import Any
 
 from slipstream_nats.connection import Connection, access_of, connect
 from slipstream_nats.publisher import open_publisher
@@ -13,7 +15,7 @@ from slipstream_nats.threadlog import ThreadLog
 from slipstream_postgres import positions
 from slipstream_postgres.pool import Database, open_database
 from slipstream_projector.apply import POSITION, Applier
-from slipstream_projector.lock import TRY_LOCK, UNLOCK
+from slipstream_projector.lock import HOLD_DEADLINE_S, HOLD_S, LEASE, TRY_LOCK
 from slipstream_projector.metrics import ProjectorMetrics
 from slipstream_schemas import subjects
 from slipstream_schemas.errors import SlipstreamError, Unavailable
@@ -31,18 +33,39 @@ async def project(connection: Connection, database: Database, region: str, metri
     """Fold for ever. Raises: Unavailable when Postgres or the log go away (call again), Corrupt."""
     publisher = await open_publisher(connection)
     applier = Applier(database, ThreadLog(connection, publisher, region))
-    async with database.connection() as lock:
-        # A blocking lock would hold a statement open past its deadline, so the lock is tried.
-        while not await lock.fetchval(TRY_LOCK, region):  # noqa: ASYNC110
-            await asyncio.sleep(LOCK_WAIT_S)
+    async with database.connection(deadline_s=None) as lock:
         try:
+            # A blocking lock would hold a statement open past its deadline, so the lock is tried.
+            while not await lock.fetchval(TRY_LOCK, region):  # noqa: ASYNC110
+                await asyncio.sleep(LOCK_WAIT_S)
+            await lock.execute(LEASE)
             position = await positions.get(database, POSITION)
             log.info("ready: projecting region %s from record %d", region, position + 1)
             metrics.starts_at(position)
-            await _follow(connection, applier, region, position, metrics)
+            await _while_held(lock, _follow(connection, applier, region, position, metrics))
         finally:
-            with contextlib.suppress(Exception):
-                await lock.execute(UNLOCK, region)
+            # Its session may be dead and not say so: no word is waited for.
+            lock.terminate()
+
+
+async def _while_held(lock: Any, work: Coroutine[Any, Any, None]) -> None:
+    """Work as long as the session of the lock answers. Raises: Unavailable when it does not, and what `work` raises."""
+    tasks = asyncio.create_task(work), asyncio.create_task(_hold(lock))
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _hold(lock: Any) -> None:
+    while True:
+        await asyncio.sleep(HOLD_S)
+        async with asyncio.timeout(HOLD_DEADLINE_S):
+            await lock.fetchval("SELECT 1")
 
 
 async def _follow(

@@ -45,7 +45,7 @@ async def rebuild(connection: Connection, database: Database, region: str, progr
     if "error" in info:
         raise Unavailable(f"cannot read the control log: {info['error'].get('description')}")
     last = await _last_control_seq(connection, region)
-    async with database.connection() as keeper:
+    async with database.connection(deadline_s=None) as keeper:
         await _be_alone(keeper, region)
         await keeper.execute(KEEP)
         await keeper.execute("TRUNCATE threads, runs, erasures, quarantine")

@@ -6,8 +6,12 @@ tenant, so the stored thread id is `<tenant>/<thread_id>`, and graphs see the pl
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
-from typing import Any, cast
+import logging
+import os
+import socket
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar, cast
 
 import psycopg
 from langchain_core.runnables import RunnableConfig
@@ -19,10 +23,23 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from slipstream_schemas.codec import Path, Unserialisable
 from slipstream_schemas.errors import Fenced, Unavailable, Unreachable
-from slipstream_schemas.limits import DATABASE_DEADLINE_S, PATH_STEPS_MAX, TRANSACTION_DEADLINE_S
+from slipstream_schemas.limits import (
+    CHECKPOINT_OUTAGE_S,
+    DATABASE_DEADLINE_S,
+    PATH_STEPS_MAX,
+    PEER_SILENCE_S,
+    TRANSACTION_DEADLINE_S,
+)
 from slipstream_schemas.subjects import Scope, thread_key
 
+log = logging.getLogger("slipstream.runner")
+
 Pool = AsyncConnectionPool[AsyncConnection[DictRow]]
+KEEPALIVES = {"keepalives_idle": 5, "keepalives_interval": 1, "keepalives_count": 3,
+              "tcp_user_timeout": 1000 * PEER_SILENCE_S, "connect_timeout": int(DATABASE_DEADLINE_S)}  # fmt: skip
+"""The kernel notices a peer that is gone where it can."""
+T = TypeVar("T")
+RETRY_WAIT_S = 0.5
 NULL_TASK_ID = "00000000-0000-0000-0000-000000000000"
 SETUP_LOCK = 0x511B
 SETUP_POLL_S = 0.05
@@ -44,18 +61,60 @@ COPY = """WITH kept AS (INSERT INTO checkpoints (thread_id, checkpoint_ns, check
 """One statement, so that it sees one moment of the other thread."""
 
 
+class _Bounded(AsyncConnection[DictRow]):
+    """A connection on which every wait for Postgres has a deadline; past it, it is lost and `on_silence` is called.
+
+    psycopg has none. A server that was replaced, or a network that forgot the connection, would keep a run for ever,
+    and cancelling it would wait for an answer on the dead connection.
+    """
+
+    deadline_s: float | None = DATABASE_DEADLINE_S
+    on_silence: Callable[[], None] | None = None
+
+    async def wait(self, *arguments: Any, **options: Any) -> Any:
+        """As psycopg's, within the deadline. Raises: psycopg.OperationalError."""
+        if self.deadline_s is None:
+            return await super().wait(*arguments, **options)
+        timer = asyncio.get_running_loop().call_later(self.deadline_s, self._give_up)
+        try:
+            return await super().wait(*arguments, **options)
+        finally:
+            timer.cancel()
+
+    def _give_up(self) -> None:
+        log.warning("Postgres has not answered for %.0f s; all connections are replaced", self.deadline_s)
+        # A socket that was shut down is readable at once: whoever waits for it learns that it is lost.
+        with contextlib.suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(self.pgconn.socket)) as ours:
+            ours.shutdown(socket.SHUT_RDWR)
+        if self.on_silence is not None:
+            self.on_silence()
+
+
 async def open_pool(dsn: str, size: int, waiting_max: int = 0) -> Pool:
     """A pool for LangGraph's tables; with `waiting_max`, no more than that many wait for it. Raises: Unavailable.
 
     Its transactions are bounded by the server: a runner that is frozen amid a checkpoint holds the row of its fence,
     for which its successor waits.
     """
+
+    replacing: set[asyncio.Task[None]] = set()
+
+    def replace_all() -> None:
+        # What is dead with one of them would cost its next user as long.
+        task = asyncio.get_running_loop().create_task(pool.drain())
+        replacing.add(task)
+        task.add_done_callback(replacing.discard)
+
+    async def configure(connection: _Bounded) -> None:
+        connection.on_silence = replace_all
+        await _bound_transactions(connection)
+
     pool = cast(
         "Pool",
         AsyncConnectionPool(
-            dsn, min_size=1, max_size=size, open=False, timeout=DATABASE_DEADLINE_S, max_waiting=waiting_max,
-            configure=_bound_transactions,
-            kwargs={"autocommit": True, "prepare_threshold": 0, "row_factory": dict_row},
+            dsn, connection_class=_Bounded, min_size=1, max_size=size, open=False, timeout=DATABASE_DEADLINE_S,
+            max_waiting=waiting_max, configure=configure,
+            kwargs={"autocommit": True, "prepare_threshold": 0, "row_factory": dict_row, **KEEPALIVES},
         ),
     )  # fmt: skip
     try:
@@ -87,9 +146,12 @@ async def setting_up(pool: Pool) -> AsyncIterator[AsyncConnection[DictRow]]:
         except TimeoutError as error:
             raise Unavailable(f"another process sets tables up for more than {SETUP_DEADLINE_S:.0f} s") from error
         await _bound_transactions(connection, 0)
+        bounded = cast("_Bounded", connection)
+        bounded.deadline_s = None
         try:
             yield connection
         finally:
+            bounded.deadline_s = DATABASE_DEADLINE_S
             await connection.execute("SELECT pg_advisory_unlock(%s)", (SETUP_LOCK,))
             await _bound_transactions(connection)
 
@@ -107,13 +169,48 @@ async def set_up(pool: Pool) -> None:
 
 
 class FencedSaver(AsyncPostgresSaver):
-    """The checkpointer of one run (`fence` its lease), or of a question that only reads (`fence` None)."""
+    """The checkpointer of one run (`fence` its lease), or of a question that only reads (`fence` None).
+
+    What a run writes waits for `said`, the log's word that it holds what the graph has said so far: an attempt that
+    goes on from a checkpoint does not say that again.
+
+    And it is repeated through an outage of Postgres: a write is an upsert that holds the fence. `on_lost` is called
+    when it was given up. LangGraph writes in the background, each checkpoint behind the one before, and would go on
+    with the graph to its end before it told that none was stored since.
+    """
 
     def __init__(
-        self, database: Pool | AsyncConnection[DictRow], scope: Scope, thread_id: str, fence: int | None
-    ) -> None:
+        self, database: Pool | AsyncConnection[DictRow], scope: Scope, thread_id: str, fence: int | None,
+        said: Callable[[], Awaitable[None]] | None = None, on_lost: Callable[[], None] | None = None,
+    ) -> None:  # fmt: skip
         super().__init__(database)
         self._key, self._plain, self._fence = thread_key(scope, thread_id), thread_id, fence
+        self._said, self._on_lost = said, on_lost
+        # A connection of somebody else's may be in a transaction, which is lost with it.
+        self._pool = database if isinstance(database, AsyncConnectionPool) else None
+
+    async def _write(self, write: Callable[[], Awaitable[T]]) -> T:
+        """Write, as often as it takes. Raises: Fenced, Unavailable after `CHECKPOINT_OUTAGE_S`."""
+        if self._said is not None:
+            await self._said()
+        end = time.monotonic() + CHECKPOINT_OUTAGE_S
+        while True:
+            try:
+                with failures(self._fence):
+                    return await write()
+            except Unavailable as error:
+                if self._pool is None or self._pool.closed or time.monotonic() > end:
+                    self._lose()
+                    raise
+                log.warning("a checkpoint of thread %s waits: %s", self._plain, error.message)
+                await asyncio.sleep(RETRY_WAIT_S)
+            except Fenced:
+                self._lose()
+                raise
+
+    def _lose(self) -> None:
+        if self._on_lost is not None:
+            self._on_lost()
 
     def _stored(self, config: RunnableConfig) -> RunnableConfig:
         configurable = {**config.get("configurable", {}), "thread_id": self._key}
@@ -152,16 +249,19 @@ class FencedSaver(AsyncPostgresSaver):
             yield self._shown_tuple(found)
 
     async def aput(self, config: RunnableConfig, checkpoint: Any, metadata: Any, new_versions: Any) -> RunnableConfig:
-        """Store a checkpoint. Raises: Fenced, Unserialisable."""
-        with failures(self._fence), self._named(checkpoint["channel_values"].items()):
-            return self._shown(await super().aput(self._stored(config), checkpoint, metadata, new_versions))
+        """Store a checkpoint. Raises: Fenced, Unavailable, Unserialisable."""
+        put = super().aput
+        with self._named(checkpoint["channel_values"].items()):
+            written = await self._write(lambda: put(self._stored(config), checkpoint, metadata, new_versions))
+        return self._shown(written)
 
     async def aput_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
     ) -> None:
-        """Store a task's writes. Raises: Fenced, Unserialisable."""
-        with failures(self._fence), self._named(writes):
-            await super().aput_writes(self._stored(config), writes, task_id, task_path)
+        """Store a task's writes. Raises: Fenced, Unavailable, Unserialisable."""
+        put = super().aput_writes
+        with self._named(writes):
+            await self._write(lambda: put(self._stored(config), writes, task_id, task_path))
 
     @contextlib.contextmanager
     def _named(self, parts: Iterable[tuple[str | int, Any]]) -> Iterator[None]:

@@ -97,7 +97,10 @@ async def _stream(
     runtime: Runtime, attempt: Attempt, config: dict[str, Any], translator: Translator, flusher: Flusher
 ) -> None:
     run = attempt.run
-    saver = FencedSaver(runtime.checkpoints, attempt.scope, attempt.thread_id, attempt.fence)
+    saver = FencedSaver(
+        runtime.checkpoints, attempt.scope, attempt.thread_id, attempt.fence, flusher.stored,
+        lambda: attempt.cancel("outage"),
+    )  # fmt: skip
     async with (
         runtime.stores.for_graph(attempt.scope.tenant) as store,
         runtime.graphs.use(run.graph_id, config, saver, store) as graph,
@@ -205,6 +208,8 @@ def _stopped(reason: str) -> Outcome:
             return Outcome("rollback")
         case "release":
             return Outcome("release")
+        case "outage":
+            return Outcome("retry")
         case "fenced" | "deleted":
             return Outcome("lost")
         case _:

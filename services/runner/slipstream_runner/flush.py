@@ -9,10 +9,13 @@ import asyncio
 from slipstream_nats.owed import publish_owed
 from slipstream_runner.runtime import Attempt, Runtime, now_ms
 from slipstream_runner.translate import Draft, Translator, assemble
+from slipstream_schemas.errors import Fenced
 from slipstream_schemas.limits import RECORD_LINES_MAX, RUN_QUEUE_LINES_MAX
 from slipstream_schemas.record import OpenState, RecordHeader
 from slipstream_schemas.run_state import OwedTerminal
 from slipstream_schemas.seq import pack
+
+TURNS = 4
 
 
 class Flusher:
@@ -29,6 +32,9 @@ class Flusher:
         self._room = asyncio.Event()
         self._closed = False
         self._failed = False
+        self._taken = self._stored = 0
+        """Lines of the translator that were taken for a record, and those whose record is in the log."""
+        self._moved = asyncio.Event()
 
     @property
     def waiting_lines(self) -> int:
@@ -44,6 +50,21 @@ class Flusher:
         while len(self._translator) > RUN_QUEUE_LINES_MAX and not self._failed:
             self._room.clear()
             await self._room.wait()
+
+    async def stored(self) -> None:
+        """Wait until the log holds what the graph has said so far.
+
+        Raises: Fenced when the log refuses it, or was away for too long.
+        """
+        for _ in range(TURNS):
+            # What a task says reaches the translator some turns of the loop later.
+            await asyncio.sleep(0)
+        said = self._taken + len(self._translator)
+        while self._stored < said:
+            if self._failed:
+                raise Fenced("the log did not take what was said before", 0)
+            self._moved.clear()
+            await self._moved.wait()
 
     def owe(self, owed: OwedTerminal) -> None:
         """Publish the terminal record of another run of the thread in passing."""
@@ -72,6 +93,7 @@ class Flusher:
             raise
         finally:
             self._room.set()
+            self._moved.set()
 
     async def _flush_all(self) -> None:
         while self._owed:
@@ -83,8 +105,11 @@ class Flusher:
             opened = self._translator.open_state()
             lead, self._opening = self._opening[:RECORD_LINES_MAX], self._opening[RECORD_LINES_MAX:]
             drafts, starts, values = ([], [], -1) if lead else self._translator.drain()
+            self._taken += len(drafts)
             self._room.set()
             await self._publish([*lead, *drafts], opened, starts, values)
+            self._stored += len(drafts)
+            self._moved.set()
 
     async def _publish(
         self, drafts: list[Draft], opened: OpenState, starts: list[tuple[int, str]], values: int

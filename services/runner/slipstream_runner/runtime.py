@@ -44,7 +44,8 @@ class Runtime(msgspec.Struct, frozen=True):
 class Attempt(msgspec.Struct):
     """A run in this process's hands. `traceparent` is the attempt's span, or what the run was created with.
 
-    `stop` says why the graph was cancelled: `interrupt`, `rollback`, `timeout`, `release`, `fenced` or `deleted`.
+    `stop` says why the graph was cancelled: `interrupt`, `rollback`, `timeout`, `release`, `outage` (its checkpoints
+    are not taken), `fenced` or `deleted`.
     """
 
     scope: Scope
