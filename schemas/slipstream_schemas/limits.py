@@ -183,6 +183,10 @@ METRICS_SAMPLE_AGE_S: Final = 5.0
 METRICS_SAMPLE_DEADLINE_S: Final = 2.0
 """And given up after this: a scraper does not wait long."""
 
+TRACE_METADATA_KEYS_MAX: Final = 32
+TRACE_METADATA_VALUE_CHARS_MAX: Final = 512
+"""Of a run's metadata, as attributes of its spans."""
+
 # Crons
 CRONS_MAX: Final = 10_000
 """Of one tenant."""

@@ -201,7 +201,7 @@ async def test_a_trace_holds_from_the_request_to_the_node(watched: Watched, read
     thread_id = new_thread()
     trace_id, span_id, header = caller()
     body = {"assistant_id": "agent", "input": {"messages": [{"role": "user", "content": "Lisbon?"}]},
-            "if_not_exists": "create"}  # fmt: skip
+            "if_not_exists": "create", "metadata": {"tenant": "acme", "order": {"no": "attribute"}}}  # fmt: skip
     async with Client(watched.stack.url) as client:
         path = f"/threads/{thread_id}/runs/wait"
         (await client.http.post(path, json=body, headers=header)).raise_for_status()
@@ -214,6 +214,9 @@ async def test_a_trace_holds_from_the_request_to_the_node(watched: Watched, read
     assert accepted.parent_id == request.span_id
     assert (attempt.service, attempt.parent_id) == ("slipstream-runner", accepted.span_id)
     assert attempt.attributes["slipstream.thread_id"] == thread_id
+    for span in (accepted, attempt):
+        assert span.attributes["langfuse.trace.metadata.tenant"] == "acme"
+        assert "langfuse.trace.metadata.order" not in span.attributes
     nodes = [span for name, span in spans.items() if name.startswith("node ")]
     assert nodes and all(span.parent_id == attempt.span_id for span in nodes)
     models = [span for name, span in spans.items() if name.startswith("model ")]

@@ -16,7 +16,7 @@ log = logging.getLogger("slipstream.tracing")
 
 ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 NEEDED: Final = ("opentelemetry.sdk.trace", "opentelemetry.exporter.otlp.proto.http")
-Attributes = Mapping[str, str | int]
+Attributes = Mapping[str, str | int | float | bool]
 
 
 class Span:

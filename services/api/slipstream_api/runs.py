@@ -23,6 +23,7 @@ from slipstream_schemas.ids import derived_id, new_run_id
 from slipstream_schemas.limits import AFTER_SECONDS_MAX, CREATE_PROJECTION_WAIT_S, PROJECTION_WAIT_S
 from slipstream_schemas.metadata_filter import MetadataFilter
 from slipstream_schemas.terminal import running_line, terminal_body
+from slipstream_schemas.trace_metadata import trace_attributes
 from slipstream_schemas.traceparent import carried
 
 log = logging.getLogger("slipstream.api")
@@ -199,7 +200,10 @@ async def accept(
     context: Context, created: rs.RunCreated, answers: tuple[OpenInterrupt, ...] = (), *, resumes: bool = False
 ) -> Accepted:
     """Decide on a run and put it to work, as `_accept` says. Its record carries the trace that it belongs to."""
-    about = {"slipstream.run_id": created.run_id, "slipstream.thread_id": created.thread_id}
+    about = {
+        **trace_attributes(created.metadata),
+        "slipstream.run_id": created.run_id, "slipstream.thread_id": created.thread_id,
+    }  # fmt: skip
     span = context.tracing.start("accept run", carried.get(), about)
     created.traceparent = span.traceparent
     try:

@@ -19,6 +19,7 @@ from slipstream_schemas import subjects
 from slipstream_schemas.errors import NoResponder, SlipstreamError, Unavailable
 from slipstream_schemas.limits import RUN_CRASHES_MAX
 from slipstream_schemas.log_lines import about
+from slipstream_schemas.trace_metadata import trace_attributes
 from slipstream_schemas.traceparent import carried
 from slipstream_telemetry.tracing import Span
 
@@ -124,8 +125,11 @@ class Worker:
         run = attempt.run
         span = self._runtime.tracing.start(
             f"run {run.graph_id}", run.traceparent,
-            {"slipstream.run_id": run.run_id, "slipstream.thread_id": attempt.thread_id,
-             "slipstream.graph_id": run.graph_id, "slipstream.attempt": attempt.number}, kind="consumer",
+            {
+                **trace_attributes(run.metadata), "slipstream.run_id": run.run_id,
+                "slipstream.thread_id": attempt.thread_id, "slipstream.graph_id": run.graph_id,
+                "slipstream.attempt": attempt.number,
+            }, kind="consumer",
         )  # fmt: skip
         attempt.traceparent = span.traceparent
         carried.set(span.traceparent)
