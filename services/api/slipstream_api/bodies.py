@@ -7,7 +7,7 @@ import msgspec
 from litestar import Request
 
 from slipstream_api.problems import invalid
-from slipstream_schemas.codec import to_plain
+from slipstream_schemas.codec import Unserialisable, to_plain
 from slipstream_schemas.errors import InvalidArgument, TooLarge, TooSlow
 from slipstream_schemas.limits import BODY_BYTES_MAX, BODY_DEADLINE_S, IDEMPOTENCY_KEY_CHARS_MAX, JSON_DEPTH_MAX
 
@@ -46,12 +46,15 @@ async def raw_body(request: AnyRequest) -> bytes:
 def decode(raw: bytes) -> Any:
     """JSON, cleaned of what the log and Postgres cannot hold (NUL). Raises: InvalidArgument."""
     try:
-        plain = to_plain(msgspec.json.decode(raw))
+        decoded = msgspec.json.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidArgument(f"Invalid JSON body: {error}", ("body",), "json_invalid") from error
-    if _depth(plain, 0) > JSON_DEPTH_MAX:
+    if _depth(decoded, 0) > JSON_DEPTH_MAX:
         raise InvalidArgument(f"JSON is nested deeper than {JSON_DEPTH_MAX} levels", ("body",), "json_too_deep")
-    return plain
+    try:
+        return to_plain(decoded)
+    except Unserialisable as error:
+        raise InvalidArgument(f"Invalid JSON body: {error.message}", ("body",), "json_invalid") from error
 
 
 def _depth(value: Any, level: int) -> int:
