@@ -92,8 +92,8 @@ RUN_CRASHES_MAX: Final = 3
 """A run whose holder vanished more often than this ends as `error`."""
 
 # Work
-SWEEP_RECORDS_MAX: Final = 10_000
-"""Threads that one sweep looks at; the next one goes on behind them."""
+SWEEP_THREADS_MAX: Final = 500
+"""Threads that a sweep looks at while it holds its position, which it may do for `PEER_SILENCE_S`."""
 ACK_WAIT_S: Final = 10.0
 WORK_HEARTBEAT_S: Final = 2.0
 RUNNER_SLOTS: Final = 10
@@ -101,6 +101,8 @@ STALL_LIMIT_S: Final = 60.0
 RUN_TIMEOUT_S: Final = 86_400.0
 DRAIN_GRACE_S: Final = 30.0
 HOLDER_ANSWER_DEADLINE_S: Final = 1.0
+HOLDER_RETURN_S: Final = 3.0
+"""After an outage of the broker a holder has so long to come back before silence means its death."""
 SYNC_NODE_THREADS: Final = 64
 
 ERASE_DEADLINE_S: Final = 20.0

@@ -118,8 +118,12 @@ class Stack:
         return "\n".join(parts)
 
     def refusals(self) -> list[str]:
-        """What NATS has refused the services, whose users may do no more than they need."""
-        return [line for service in self.services for line in service.log_text().splitlines() if NOT_PERMITTED in line]
+        """What NATS has refused the services, whose users may do no more than they need.
+
+        Not an answer that came too late: who was paused has lost the leave to give it.
+        """
+        lines = [line for service in self.services for line in service.log_text().splitlines() if NOT_PERMITTED in line]
+        return [line for line in lines if 'publish to "_inbox_' not in line]
 
     def log_offsets(self) -> dict[str, int]:
         """How long each log is now."""

@@ -5,6 +5,7 @@ import contextlib
 import logging
 import re
 import ssl
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -121,6 +122,12 @@ class Connection:
         self._on_reconnect: list[Callable[[], None]] = []
         self._on_disconnect: list[Callable[[], None]] = []
         self._up = asyncio.Event()
+        self._up_since = 0.0
+
+    @property
+    def up_s(self) -> float:
+        """For how long the connection has been up, in seconds; 0 while it is not."""
+        return time.monotonic() - self._up_since if self._client.is_connected else 0.0
 
     @property
     def is_connected(self) -> bool:
@@ -146,7 +153,9 @@ class Connection:
             async with asyncio.timeout(deadline_s):
                 while True:
                     try:
-                        return await self._connect()
+                        await self._connect()
+                        self._up_since = time.monotonic()
+                        return
                     except (OSError, nats.errors.Error) as failed:
                         self._failure = failed
                         await asyncio.sleep(RECONNECT_WAIT_S)
@@ -193,6 +202,7 @@ class Connection:
 
     async def _reconnected(self) -> None:
         log.warning("%s: connected to NATS again", self._name)
+        self._up_since = time.monotonic()
         self._up.set()
         for callback in tuple(self._on_reconnect):
             callback()

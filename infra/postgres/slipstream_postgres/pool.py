@@ -24,11 +24,15 @@ JSONB_VERSION = b"\x01"
 KEEPALIVE_S = 5
 KEEPALIVE_PAUSE_S = 1
 KEEPALIVES_MAX = 3
-SERVER_KEEPALIVE = f"""SELECT set_config('tcp_keepalives_idle', '{KEEPALIVE_S}', false),
- set_config('tcp_keepalives_interval', '{KEEPALIVE_PAUSE_S}', false),
- set_config('tcp_keepalives_count', '{KEEPALIVES_MAX}', false),
- set_config('tcp_user_timeout', '{1000 * PEER_SILENCE_S}', false)"""
-"""The server, too, must notice that we are gone: it holds the projector's lock until then."""
+SESSION = {
+    "tcp_keepalives_idle": str(KEEPALIVE_S),
+    "tcp_keepalives_interval": str(KEEPALIVE_PAUSE_S),
+    "tcp_keepalives_count": str(KEEPALIVES_MAX),
+    "tcp_user_timeout": str(1000 * PEER_SILENCE_S),
+    "idle_in_transaction_session_timeout": f"{PEER_SILENCE_S}s",
+}
+"""The server, too, must notice that we are gone: it holds our locks until then. Given with the connection, since the
+pool resets what is set later."""
 
 
 def keep_alive(found: socket.socket) -> None:
@@ -44,7 +48,6 @@ async def _prepare(connection: Any) -> None:
     found = connection._transport.get_extra_info("socket")
     if found is not None and found.family != getattr(socket, "AF_UNIX", None):
         keep_alive(found)
-        await connection.execute(SERVER_KEEPALIVE)
     # JSON goes from the log to the row and from the row to the client without being decoded.
     await connection.set_type_codec(
         "jsonb", schema="pg_catalog", format="binary",
@@ -66,8 +69,9 @@ class Database:
         try:
             async with asyncio.timeout(DATABASE_DEADLINE_S):
                 self._pool = await asyncpg.create_pool(
-                    self.dsn, min_size=1, max_size=self._size, init=_prepare, command_timeout=DATABASE_DEADLINE_S
-                )
+                    self.dsn, min_size=1, max_size=self._size, init=_prepare, command_timeout=DATABASE_DEADLINE_S,
+                    server_settings=SESSION,
+                )  # fmt: skip
         except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             raise Unreachable(f"Postgres does not answer: {error or type(error).__name__}") from error
 

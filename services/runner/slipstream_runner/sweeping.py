@@ -26,7 +26,7 @@ from slipstream_runner.runtime import Runtime, now_ms
 from slipstream_schemas import run_state as rs
 from slipstream_schemas import subjects
 from slipstream_schemas.errors import SlipstreamError, Unavailable
-from slipstream_schemas.limits import SWEEP_RECORDS_MAX
+from slipstream_schemas.limits import SWEEP_THREADS_MAX
 from slipstream_schemas.subjects import Scope
 
 log = logging.getLogger("slipstream.runner")
@@ -90,12 +90,18 @@ async def _holder_answers(runtime: Runtime, running: rs.RunningRun) -> bool:
 
 async def _sweep_closing(runtime: Runtime, held: Held, older_than_s: float) -> None:
     """Look at each thread once more that changed, when its holder has had time to pay what the change owes."""
+    while await _sweep_some(runtime, held, older_than_s):
+        pass
+
+
+async def _sweep_some(runtime: Runtime, held: Held, older_than_s: float) -> bool:
+    """Look at some of those threads; whether there are more."""
     newest = await runtime.control.newest_seq(runtime.settings.region)
     async with positions.claimed(runtime.database, POSITION) as claim:
         if claim is None or claim.stream_seq >= newest:
-            return
+            return False
         changed, reached = await _changed(runtime, claim.stream_seq, newest, now_ms() - int(older_than_s * 1000))
-        for subject in changed:
+        for subject in [subject for subject, owes in changed.items() if owes]:
             where = subjects.parse(subject)
             if (where.scope.tenant, where.thread_id) in held:
                 continue
@@ -109,23 +115,24 @@ async def _sweep_closing(runtime: Runtime, held: Held, older_than_s: float) -> N
             if run_id is not None:
                 await _queue(runtime, where.scope, where.thread_id, run_id, older_than_s)
         claim.stream_seq = reached
+    return len(changed) >= SWEEP_THREADS_MAX
 
 
-async def _changed(runtime: Runtime, position: int, newest: int, before_ms: int) -> tuple[list[str], int]:
-    """The control subjects behind a position whose last change left something to pay, and the position reached."""
+async def _changed(runtime: Runtime, position: int, newest: int, before_ms: int) -> tuple[dict[str, bool], int]:
+    """Some control subjects behind a position, with whether something is left to pay, and the position reached."""
     region = runtime.settings.region
     owing: dict[str, bool] = {}
     stream, family = subjects.control_stream(region), subjects.family("control", region)
-    async with open_pull(runtime.connection, stream, family, position + 1) as pull:
+    async with open_pull(runtime.connection, stream, family, position + 1, batch_records=SWEEP_THREADS_MAX) as pull:
         async for batch in pull:
             for message in batch:
-                if message.timestamp_ms > before_ms:
-                    return [subject for subject, owes in owing.items() if owes], position
+                if message.timestamp_ms > before_ms or len(owing) >= SWEEP_THREADS_MAX:
+                    return owing, position
                 position = message.stream_seq
                 owing[message.subject] = _owes(message.body)
-            if position >= newest or len(owing) >= SWEEP_RECORDS_MAX:
+            if position >= newest:
                 break
-    return [subject for subject, owes in owing.items() if owes], position
+    return owing, position
 
 
 def _owes(body: bytes) -> bool:

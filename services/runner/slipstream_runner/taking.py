@@ -21,7 +21,7 @@ from slipstream_runner.settling import pay_owed, put_next
 from slipstream_schemas import run_state as rs
 from slipstream_schemas import subjects
 from slipstream_schemas.errors import Corrupt, NoResponder, Unavailable
-from slipstream_schemas.limits import HOLDER_ANSWER_DEADLINE_S
+from slipstream_schemas.limits import HOLDER_ANSWER_DEADLINE_S, HOLDER_RETURN_S
 
 log = logging.getLogger("slipstream.runner")
 
@@ -83,7 +83,10 @@ async def _is_due(runtime: Runtime, item: WorkItem, state: rs.ThreadState) -> bo
 
 
 async def _holder_lives(runtime: Runtime, running: rs.RunningRun) -> bool:
-    """Ask the holder. Nobody there: it is dead. No answer: ask once more after an ack wait, it may be paused."""
+    """Ask the holder. Nobody there: it is dead. No answer: ask once more after an ack wait, it may be paused.
+
+    Right after an outage of the broker nobody is there yet.
+    """
     subject = subjects.runner_rpc(runtime.settings.region, running.holder or "")
     question = msgspec.json.encode({"fence": running.fence})
     for is_last in (False, True):
@@ -91,7 +94,10 @@ async def _holder_lives(runtime: Runtime, running: rs.RunningRun) -> bool:
             answer = await rpc.call(runtime.connection, subject, question, HOLDER_ANSWER_DEADLINE_S)
             return bool(msgspec.json.decode(answer, type=bool))
         except NoResponder:
-            return False
+            returns_s = HOLDER_RETURN_S - runtime.connection.up_s
+            if returns_s <= 0 or is_last:
+                return False
+            await asyncio.sleep(returns_s)
         except Unavailable:
             if is_last:
                 log.warning("run %s: its holder %s does not answer, taking over", running.run_id, running.holder)
