@@ -65,6 +65,10 @@ sim *args:
     for given in "$@"; do export "SIMULATION_$(tr a-z A-Z <<< "${given%%=*}")=${given#*=}"; done
     pytest -s tests/simulation
 
+# The suites of the services on three nats-servers instead of one
+cluster-tests *args="tests/integration tests/conformance":
+    SLIPSTREAM_TEST_NATS=cluster pytest -n 2 --dist loadfile {{args}}
+
 # Measure, with the limits of the machine beside the figures
 bench *args:
     PYTHONPATH=tools:tests python -m bench "$@"

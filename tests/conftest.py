@@ -4,6 +4,7 @@ Async tests and fixtures run through AnyIO's plugin in auto mode, on one event l
 """
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,11 @@ from typing import Any
 import pytest
 
 from slipstream_nats.connection import Connection, connect
-from slipstream_nats.provision import provision
 from slipstream_postgres.embedded import start_postgres
 from slipstream_postgres.migrate import ensure_schema
 from slipstream_schemas.subjects import Scope
 from testkit import permitted
+from testkit.cluster import READY_DEADLINE_S, Cluster, fitting, provisioned
 from testkit.servers import TEMPLATE, NatsServer, PostgresServer, create_database, fresh_database
 from testkit.stack import Stack
 
@@ -59,9 +60,13 @@ def _file_of(task: "asyncio.Task[Any]") -> str:
 
 
 @pytest.fixture(scope="session")
-def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
-    """The session's NATS. Tests that kill or stop a server take `own_nats`."""
-    server = NatsServer(tmp_path_factory.mktemp("nats"))
+def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer | Cluster]:
+    """The session's NATS: one server, or three with `SLIPSTREAM_TEST_NATS=cluster`.
+
+    Tests that kill or stop a server take `own_nats`.
+    """
+    kind = Cluster if os.environ.get("SLIPSTREAM_TEST_NATS") == "cluster" else NatsServer
+    server = kind(tmp_path_factory.mktemp("nats"))
     yield server
     server.stop()
 
@@ -114,8 +119,8 @@ def scope(region: str) -> Scope:
 @pytest.fixture
 async def connection(nats_server: NatsServer, region: str) -> AsyncIterator[Connection]:
     """A connection to the session's NATS, with the region's streams provisioned."""
-    opened = await connect(nats_server.url, "test")
-    await provision(opened, region)
+    opened = await connect(nats_server.url, "test", READY_DEADLINE_S)
+    await provisioned(opened, region, fitting(nats_server.url))
     yield opened
     await opened.close()
 

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from slipstream_schemas.limits import NO_ROOM_RETRY_AFTER_S
+
 
 class SlipstreamError(Exception):
     """Base of everything that Slipstream raises on purpose."""
@@ -87,6 +89,13 @@ class Unreachable(Unavailable):
     def shown(self) -> str:
         """What a client is told."""
         return "A part of the server does not answer now. Try again."
+
+
+class NoRoom(Unavailable):
+    """The log's storage is used up. Nothing was stored, and nothing will be until there is room."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, retry_after_s=NO_ROOM_RETRY_AFTER_S)
 
 
 class NoResponder(Unreachable):

@@ -175,6 +175,8 @@ CHECKPOINT_OUTAGE_S: Final = 60.0
 TRANSACTION_DEADLINE_S: Final = 9.0
 """Postgres ends a runner's transaction that lasts longer, so that whoever waits for its rows gets them in time."""
 RETRY_AFTER_S: Final = 1
+NO_ROOM_RETRY_AFTER_S: Final = 5
+"""Of a command for which the log has no room: somebody has to make some."""
 GRAPH_XRAY_MAX: Final = 100
 GRAPH_ANSWERS_BYTES_MAX: Final = 16 * 1024 * 1024
 """Drawings and schemas of graphs that an API process remembers."""

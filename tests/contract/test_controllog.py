@@ -173,6 +173,23 @@ async def test_a_command_whose_acknowledgement_was_lost_is_recognised(
     assert await chain(connection, scope) == ([mine, "other"] if overtaken else [mine])
 
 
+async def test_an_append_whose_acknowledgement_was_lost_is_told_from_a_race(
+    network: LossyNetwork, cut_off: ControlLog, log: ControlLog, scope: Scope
+) -> None:
+    transition = thread_creation("mine")(None)
+    network.lose_answers()
+    task = asyncio.create_task(cut_off.append_once(scope, THREAD, transition, 0))
+
+    async def seq() -> int:
+        return (await log.head(scope, THREAD)).stream_seq
+
+    found = await until(seq)
+    network.cut()
+    assert await task == found
+    with pytest.raises(WrongSequence):
+        await cut_off.append_once(scope, THREAD, thread_creation("other")(None), 0)
+
+
 async def test_an_unreadable_record_is_corrupt(log: ControlLog, scope: Scope, connection: Connection) -> None:
     await (await open_publisher(connection)).publish(control(scope, THREAD), b'{"name":"no_such_thing"}')
     with pytest.raises(Corrupt, match="unreadable"):

@@ -12,7 +12,7 @@ class LossyNetwork:
     """A TCP relay to `url`. Use as `async with LossyNetwork(url) as network` and connect to `network.url`."""
 
     def __init__(self, url: str) -> None:
-        parts = urlsplit(url)
+        parts = urlsplit(url.split(",")[0])
         self._scheme = parts.scheme
         self._host, self._port = parts.hostname or "127.0.0.1", parts.port or 4222
         self._writers: set[asyncio.StreamWriter] = set()

@@ -48,8 +48,10 @@ def passwords(password: str = PASSWORD) -> dict[str, str]:
 
 def url_of(url: str, kind: str, region: str) -> str:
     """The address of a server for a service; one that names a user already, or another region, stays."""
+    if "," in url:
+        return ",".join(url_of(each, kind, region) for each in url.split(","))
     parts = urlsplit(url)
     is_ours = region.startswith("t") and region[1:].isdigit() and kind in KINDS
-    if not is_ours or "@" in parts.netloc or "," in url:
+    if not is_ours or "@" in parts.netloc:
         return url
     return parts._replace(netloc=f"{kind}-{region}:{PASSWORD}@{parts.netloc}").geturl()

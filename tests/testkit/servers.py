@@ -12,7 +12,7 @@ import psutil
 import psycopg
 from psycopg import sql
 
-from slipstream_nats.embedded import NatsProcess, start_nats
+from slipstream_nats.embedded import STORE_BYTES_MAX, NatsProcess, start_nats
 from slipstream_postgres.embedded import PostgresProcess, start_postgres
 from testkit import permitted
 
@@ -22,9 +22,9 @@ TEMPLATE = "slipstream_template"
 class NatsServer:
     """A nats-server on a port of its own that survives its restarts, with its store."""
 
-    def __init__(self, root: Path) -> None:
-        self._root = root
-        self._process: NatsProcess = start_nats(root, accounts=permitted.accounts())
+    def __init__(self, root: Path, max_file: str = STORE_BYTES_MAX) -> None:
+        self._root, self._max_file = root, max_file
+        self._process: NatsProcess = start_nats(root, accounts=permitted.accounts(), max_file=max_file)
         self.url = self._process.url
         self._port = urlsplit(self.url).port or -1
 
@@ -44,7 +44,7 @@ class NatsServer:
 
     def start(self) -> None:
         """Bring a stopped server back on the same port with the same store."""
-        self._process = start_nats(self._root, self._port, accounts=permitted.accounts())
+        self._process = start_nats(self._root, self._port, accounts=permitted.accounts(), max_file=self._max_file)
 
     def pause(self) -> None:
         """Freeze it (SIGSTOP)."""

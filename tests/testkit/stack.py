@@ -17,9 +17,10 @@ from types import TracebackType
 from typing import Final
 
 from slipstream_nats.connection import NOT_PERMITTED, connect
-from slipstream_nats.provision import StreamSettings, provision
+from slipstream_nats.provision import StreamSettings
 from slipstream_postgres.migrate import ensure_schema
 from testkit import permitted
+from testkit.cluster import READY_DEADLINE_S, fitting, provisioned
 from testkit.service import Service
 
 REPOSITORY: Final = Path(__file__).resolve().parents[2]
@@ -35,10 +36,10 @@ def free_port() -> int:
 
 
 async def prepare(nats_url: str, dsn: str, region: str, settings: StreamSettings | None = None) -> None:
-    """Streams and tables, as an operator makes them before the first start. Idempotent."""
-    connection = await connect(nats_url, "testkit")
+    """Streams and tables, as an operator makes them before the first start; replicated on a cluster. Idempotent."""
+    connection = await connect(nats_url, "testkit", READY_DEADLINE_S)
     try:
-        await provision(connection, region, settings or StreamSettings())
+        await provisioned(connection, region, fitting(nats_url, settings))
     finally:
         await connection.close()
     await ensure_schema(dsn)

@@ -28,6 +28,9 @@ from slipstream_schemas.settings import ServiceSettings
 log = logging.getLogger("slipstream.nats")
 
 RECONNECT_WAIT_S = 0.2
+BROKEN = (nats.errors.Error, OSError, RuntimeError)
+"""What the client says without a connection. The loop notices a lost one before the client does, and a write then fails
+in the loop's own words: uvloop's are a RuntimeError."""
 PENDING_BYTES_MAX = 32 * 1024 * 1024
 
 DENIED_SUBJECTS_MAX = 1000
@@ -233,14 +236,14 @@ class Connection:
             await self._client.publish(subject, payload, reply=reply, headers=headers)
         except nats.errors.MaxPayloadError as error:
             raise TooLarge(f"{len(payload)} bytes are more than NATS takes ({self.payload_bytes_max})") from error
-        except nats.errors.Error as error:
+        except BROKEN as error:
             raise Unreachable(f"cannot publish to NATS: {type(error).__name__}") from error
 
     async def flush(self) -> None:
         """Wait until the server has what was published. Raises: Unavailable."""
         try:
             await self._client.flush(timeout=int(REQUEST_DEADLINE_S))
-        except (nats.errors.Error, TimeoutError) as error:
+        except BROKEN as error:
             raise Unreachable("NATS does not answer") from error
 
     async def subscribe(self, subject: str, *, cb: Callback, queue: str = "") -> Subscription:
@@ -249,12 +252,12 @@ class Connection:
             return await self._client.subscribe(
                 subject, queue=queue, cb=cb, pending_msgs_limit=-1, pending_bytes_limit=-1
             )
-        except nats.errors.Error as error:
+        except BROKEN as error:
             raise Unreachable(f"cannot subscribe on NATS: {type(error).__name__}") from error
 
     async def unsubscribe(self, subscription: Subscription) -> None:
         """Stop a subscription; harmless when the connection is gone."""
-        with contextlib.suppress(nats.errors.Error):
+        with contextlib.suppress(*BROKEN):
             await subscription.unsubscribe()
 
     def new_inbox(self) -> str:
@@ -267,7 +270,7 @@ class Connection:
             return await self._client.request(subject, body, timeout=deadline_s)
         except nats.errors.NoRespondersError as error:
             raise NoResponder(f"nobody answers on {subject}") from error
-        except (nats.errors.Error, TimeoutError, OSError) as error:
+        except BROKEN as error:
             if subject.lower() in self._denied:
                 raise Unreachable(f"{NOT_PERMITTED} on {subject}") from error
             raise Unreachable(f"no answer on {subject} within {deadline_s:.1f} s") from error
@@ -285,7 +288,7 @@ class Connection:
 
     async def close(self) -> None:
         """Close for good."""
-        with contextlib.suppress(nats.errors.Error, TimeoutError, OSError):
+        with contextlib.suppress(*BROKEN):
             async with asyncio.timeout(REQUEST_DEADLINE_S):
                 await self._client.close()
         self._up.set()

@@ -11,7 +11,7 @@ from slipstream_nats.connection import Connection
 from slipstream_nats.publisher import Publisher, WrongSequence
 from slipstream_nats.stored import StoredMessage, at_seq, last_of_subject, next_of_subject, purge
 from slipstream_schemas import subjects
-from slipstream_schemas.errors import Conflict, Corrupt, Unavailable
+from slipstream_schemas.errors import Conflict, Corrupt, NoRoom, Unavailable
 from slipstream_schemas.limits import DECIDE_TRIES_MAX, PUBLISH_DEADLINE_S, TOMBSTONE_KEPT_S
 from slipstream_schemas.record import TRANSITION_HEADER
 from slipstream_schemas.run_state import ThreadState, Transition, decode_transition, encode_transition, resolve
@@ -101,6 +101,26 @@ class ControlLog:
         subject = subjects.control(scope, thread_id)
         return (await self._publisher.publish(subject, encode_transition(transition), headers)).stream_seq
 
+    async def append_once(self, scope: Scope, thread_id: str, transition: Transition, expected_seq: int) -> int:
+        """As `append`, repeated while its acknowledgement is in doubt: the change of a leader is outlived.
+
+        Raises: WrongSequence when another transition was first, Unavailable, TooLarge, Corrupt.
+        """
+        end, doubt = time.monotonic() + DECIDE_DEADLINE_S, _Doubt(expected_seq=expected_seq)
+        while True:
+            try:
+                return await self.append(scope, thread_id, transition, expected_seq)
+            except WrongSequence:
+                stored = await self._stored_after(scope, thread_id, doubt, await self.head(scope, thread_id))
+                if stored is None:
+                    raise
+                return stored[1]
+            except Unavailable as error:
+                doubt.command_id = transition.command_id
+                if time.monotonic() > end or isinstance(error, NoRoom):
+                    raise
+                await asyncio.sleep(RETRY_WAIT_S)
+
     async def decide(
         self, scope: Scope, thread_id: str, decision: Decision, *, outage_s: float = DECIDE_DEADLINE_S
     ) -> tuple[Transition, int]:
@@ -108,8 +128,8 @@ class ControlLog:
 
         `decision` is called once a try and must give the same `command_id` each time: an append whose acknowledgement
         was lost is found again by it. Returns the transition that is stored under that id, and its seq.
-        Raises: what `decision` raises, Unavailable after `outage_s` (the command may be stored), TooLarge, Corrupt,
-        Conflict after `DECIDE_TRIES_MAX` lost races.
+        Raises: what `decision` raises, Unavailable after `outage_s` (the command may be stored), NoRoom (it is not; at
+        once, unless a longer outage was asked for), TooLarge, Corrupt, Conflict after `DECIDE_TRIES_MAX` lost races.
         """
         end = time.monotonic() + outage_s
         doubt = _Doubt()
@@ -121,8 +141,8 @@ class ControlLog:
                 if doubt.races == DECIDE_TRIES_MAX:
                     raise Conflict(f"thread {thread_id} changed {doubt.races} times while deciding") from error
                 await asyncio.sleep(random.uniform(0, 0.001 * min(doubt.races, 20)))
-            except Unavailable:
-                if time.monotonic() > end:
+            except Unavailable as error:
+                if time.monotonic() > end or (isinstance(error, NoRoom) and outage_s <= DECIDE_DEADLINE_S):
                     raise
                 await asyncio.sleep(RETRY_WAIT_S)
 

@@ -8,6 +8,7 @@ long after its caller was told that it failed.
 """
 
 import asyncio
+import logging
 import re
 import time
 from collections.abc import Callable
@@ -16,12 +17,16 @@ import msgspec
 from nats.aio.msg import Msg
 
 from slipstream_nats.connection import NOT_PERMITTED, Connection
-from slipstream_schemas.errors import Conflict, Corrupt, Fenced, SlipstreamError, TooLarge, Unreachable
+from slipstream_schemas.errors import Conflict, Corrupt, Fenced, NoRoom, SlipstreamError, TooLarge, Unreachable
 from slipstream_schemas.limits import MESSAGE_BYTES_MAX, PUBLISH_DEADLINE_S
+
+log = logging.getLogger("slipstream.log")
 
 WRONG_LAST_SEQUENCE = 10071
 WRONG_LAST_SEQUENCE_IN_FLIGHT = 10164
 MESSAGE_TOO_LARGE = 10054
+NO_ROOM_CODES = frozenset({10002, 10023, 10028, 10047})
+"""The limits of the account, what the server has, memory, storage. A stream at its own bound says `maximum …`."""
 HEADER_LINE_BYTES = len(b": \r\n")
 HEADER_FRAME_BYTES = len(b"NATS/1.0\r\n\r\n")
 RETRY_WAIT_S = 0.005
@@ -75,8 +80,10 @@ def refusal(error: _Error) -> SlipstreamError:
         return _InFlight(error.description)
     if error.err_code == MESSAGE_TOO_LARGE:
         return TooLarge(f"a record is too large: {error.description}")
-    # Limits that room or an operator lifts: bytes of the stream, of the account, of the disk.
-    if error.code >= 500 or "maximum" in error.description or "resource" in error.description:
+    if error.err_code in NO_ROOM_CODES or "maximum" in error.description:
+        log.warning("JetStream has no room: %s (%d)", error.description, error.err_code)
+        return NoRoom("The log has no room for more. Try again when somebody has made some.")
+    if error.code >= 500:
         return Unreachable(f"JetStream cannot store: {error.description} ({error.err_code})")
     return Corrupt(f"JetStream refused a message: {error.description} ({error.err_code})")
 

@@ -1,5 +1,6 @@
 """Runs as requests describe them, and their way to the log."""
 
+import asyncio
 import logging
 import time
 import uuid
@@ -18,7 +19,15 @@ from slipstream_postgres.rows import AssistantRow, RunRow, moment
 from slipstream_schemas import run_state as rs
 from slipstream_schemas.answers import OpenInterrupt, answered_by
 from slipstream_schemas.codec import dumps, to_plain
-from slipstream_schemas.errors import InvalidArgument, NoSuchGraph, NotFound, Rejected, SlipstreamError, Unavailable
+from slipstream_schemas.errors import (
+    InvalidArgument,
+    NoRoom,
+    NoSuchGraph,
+    NotFound,
+    Rejected,
+    SlipstreamError,
+    Unavailable,
+)
 from slipstream_schemas.ids import derived_id, new_run_id
 from slipstream_schemas.limits import AFTER_SECONDS_MAX, CREATE_PROJECTION_WAIT_S, PROJECTION_WAIT_S
 from slipstream_schemas.metadata_filter import MetadataFilter
@@ -32,6 +41,9 @@ STRATEGIES = ("reject", "enqueue", "interrupt", "rollback")
 STREAM_MODES = (
     "values", "messages", "messages-tuple", "tasks", "checkpoints", "updates", "events", "debug", "custom"
 )  # fmt: skip
+QUEUE_OUTAGE_S = 5.0
+"""How long an accepted run waits for its place in the queue before the sweep finds it; a leader changes meanwhile."""
+QUEUE_RETRY_S = 0.1
 NO_PLACE = "Thread or assistant not found."
 NOTHING_TO_RESUME = "command.resume needs a thread: a run on a thread of its own has nothing to resume."
 LAGS = "the read model lags behind the log; try again"
@@ -254,10 +266,23 @@ async def _accept(
         return found
     context.written = max(context.written, seq)
     context.crash.reach("created")
-    await context.work.put_next(scope, thread_id, transition.state)
+    await _queue(context, thread_id, transition.state)
     if created.supersedes:
         await _pay_for_the_ended(context, thread_id, created.run_id, transition.state)
     return Accepted(created.run_id, thread_id, seq, created.log_seq, not existed, _new_row(created, transition.at_ms))
+
+
+async def _queue(context: Context, thread_id: str, state: rs.ThreadState) -> None:
+    """Put the thread's next run to work. It never raises: the run is accepted, and the sweep queues what is not."""
+    end = time.monotonic() + QUEUE_OUTAGE_S
+    while True:
+        try:
+            return await context.work.put_next(context.scope, thread_id, state)
+        except Unavailable as error:
+            if isinstance(error, NoRoom) or time.monotonic() > end:
+                log.warning("the next run of thread %s is queued later: %s", thread_id, error.message)
+                return None
+            await asyncio.sleep(QUEUE_RETRY_S)
 
 
 def _check_unknown(state: rs.ThreadState | None, run_id: str) -> None:

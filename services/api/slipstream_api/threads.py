@@ -14,6 +14,7 @@ from slipstream_api.thread_rows import graph_of, row_of
 from slipstream_postgres import temporary
 from slipstream_postgres.rows import NULL, ThreadRow
 from slipstream_schemas import run_state as rs
+from slipstream_schemas.codec import dumps
 from slipstream_schemas.errors import Conflict, InvalidArgument, NotFound, Rejected, SlipstreamError, Unavailable
 from slipstream_schemas.ids import check_thread_id, derived_id, new_run_id, new_thread_id
 from slipstream_schemas.limits import CREATE_PROJECTION_WAIT_S, METADATA_KEYS_MAX, TTL_MINUTES_MAX
@@ -124,6 +125,18 @@ async def create(context: Context, body: ThreadCreate, key: str | None = None) -
     moment, empty = datetime.now(UTC).isoformat(), msgspec.Raw(b"{}")
     shown = msgspec.Raw(msgspec.json.encode(metadata))
     return ThreadRow(thread_id, moment, moment, moment, shown, "idle", empty, NULL, NULL, empty)
+
+
+async def patched_row(context: Context, before: ThreadRow, metadata: dict[str, Any]) -> ThreadRow:
+    """The row of a thread whose metadata was changed. It is changed, whatever has become of its row, or of Postgres.
+
+    Raises: NotFound when the thread has gone since.
+    """
+    try:
+        return await row_of(context, before.thread_id)
+    except Unavailable:
+        merged = {**msgspec.json.decode(before.metadata), **metadata}
+        return msgspec.structs.replace(before, metadata=msgspec.Raw(dumps(merged)))
 
 
 def _checked(body: ThreadCreate) -> tuple[dict[str, Any], list[list[states.Update]]]:

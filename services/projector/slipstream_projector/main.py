@@ -9,7 +9,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from slipstream_nats.connection import Connection, access_of, connect
-from slipstream_nats.publisher import open_publisher
+from slipstream_nats.publisher import Publisher, open_publisher
 from slipstream_nats.pull import open_pull
 from slipstream_nats.threadlog import ThreadLog
 from slipstream_postgres import positions
@@ -29,9 +29,10 @@ RETRY_WAIT_S = 0.5
 ANNOUNCE_S = 1.0
 
 
-async def project(connection: Connection, database: Database, region: str, metrics: ProjectorMetrics) -> None:
+async def project(
+    connection: Connection, publisher: Publisher, database: Database, region: str, metrics: ProjectorMetrics
+) -> None:
     """Fold for ever. Raises: Unavailable when Postgres or the log go away (call again), Corrupt."""
-    publisher = await open_publisher(connection)
     applier = Applier(database, ThreadLog(connection, publisher, region))
     async with database.connection(deadline_s=None) as lock:
         try:
@@ -45,7 +46,8 @@ async def project(connection: Connection, database: Database, region: str, metri
             await _while_held(lock, _follow(connection, applier, region, position, metrics))
         finally:
             # Its session may be dead and not say so: no word is waited for.
-            lock.terminate()
+            if not lock.is_closed():
+                lock.terminate()
 
 
 async def _while_held(lock: Any, work: Coroutine[Any, Any, None]) -> None:
@@ -95,7 +97,8 @@ async def run(settings: ServiceSettings) -> None:
     metrics = ProjectorMetrics()
     if settings.metrics_port:
         serve(metrics.process.registry, settings.host, settings.metrics_port)
-    task = asyncio.create_task(_for_ever(connection, database, settings.region, metrics))
+    publisher = await open_publisher(connection)
+    task = asyncio.create_task(_for_ever(connection, publisher, database, settings.region, metrics))
     await asyncio.wait({task, asyncio.ensure_future(stop.wait())}, return_when=asyncio.FIRST_COMPLETED)
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
@@ -104,11 +107,13 @@ async def run(settings: ServiceSettings) -> None:
     await connection.close()
 
 
-async def _for_ever(connection: Connection, database: Database, region: str, metrics: ProjectorMetrics) -> None:
+async def _for_ever(
+    connection: Connection, publisher: Publisher, database: Database, region: str, metrics: ProjectorMetrics
+) -> None:
     while True:
         begun = time.monotonic()
         try:
-            await project(connection, database, region, metrics)
+            await project(connection, publisher, database, region, metrics)
         except Unavailable as error:
             log.warning("projecting stopped: %s; trying again", error.message)
         await asyncio.sleep(RETRY_WAIT_S if time.monotonic() - begun < RETRY_WAIT_S else 0)

@@ -21,6 +21,7 @@ from psycopg import AsyncConnection, AsyncCursor
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
+from slipstream_postgres.refusals import OUTAGE_CLASSES
 from slipstream_schemas.codec import Path, Unserialisable
 from slipstream_schemas.errors import Fenced, Unavailable, Unreachable
 from slipstream_schemas.limits import (
@@ -193,7 +194,7 @@ class FencedSaver(AsyncPostgresSaver):
         """Write, as often as it takes. Raises: Fenced, Unavailable after `CHECKPOINT_OUTAGE_S`."""
         if self._said is not None:
             await self._said()
-        end = time.monotonic() + CHECKPOINT_OUTAGE_S
+        end, waits = time.monotonic() + CHECKPOINT_OUTAGE_S, False
         while True:
             try:
                 with failures(self._fence):
@@ -202,11 +203,28 @@ class FencedSaver(AsyncPostgresSaver):
                 if self._pool is None or self._pool.closed or time.monotonic() > end:
                     self._lose()
                     raise
-                log.warning("a checkpoint of thread %s waits: %s", self._plain, error.message)
+                if not waits:
+                    log.warning("a checkpoint of thread %s waits: %s", self._plain, error.message)
+                waits = True
                 await asyncio.sleep(RETRY_WAIT_S)
             except Fenced:
                 self._lose()
                 raise
+
+    async def _read(self, read: Callable[[], Awaitable[T]]) -> T:
+        """Read. A pool hands out connections that have ended since their last use; one of them costs no run an attempt.
+
+        Raises: Unavailable.
+        """
+        try:
+            with failures(self._fence):
+                return await read()
+        except Unavailable as error:
+            if self._pool is None or self._pool.closed or isinstance(error.__cause__, PoolTimeout):
+                raise
+        with failures(self._fence):
+            await self._pool.check()
+            return await read()
 
     def _lose(self) -> None:
         if self._on_lost is not None:
@@ -229,8 +247,8 @@ class FencedSaver(AsyncPostgresSaver):
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """The newest checkpoint, or the named one."""
-        with failures(self._fence):
-            found = await super().aget_tuple(self._stored(config))
+        get = super().aget_tuple
+        found = await self._read(lambda: get(self._stored(config)))
         return None if found is None else self._shown_tuple(found)
 
     def _shown_tuple(self, found: CheckpointTuple) -> CheckpointTuple:
@@ -290,8 +308,8 @@ class FencedSaver(AsyncPostgresSaver):
 
     async def aget_delta_channel_history(self, *, config: RunnableConfig, channels: Sequence[str]) -> Any:
         """What channels that store their changes alone are put together from."""
-        with failures(self._fence):
-            return await super().aget_delta_channel_history(config=self._stored(config), channels=channels)
+        get = super().aget_delta_channel_history
+        return await self._read(lambda: get(config=self._stored(config), channels=channels))
 
     async def null_writes(self) -> tuple[str | None, int]:
         """The root checkpoint's id and how many writes of no task (those of commands) it has."""
@@ -320,6 +338,11 @@ def failures(fence: int | None) -> Iterator[None]:
     except (psycopg.errors.DivisionByZero, psycopg.errors.PipelineAborted) as error:
         raise Fenced(f"the checkpoints belong to a later lease than {fence}", 0) from error
     except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout) as error:
+        raise Unreachable(f"Postgres does not take checkpoints: {error}") from error
+    except psycopg.Error as error:
+        # A server that is read-only for a while is no fault of the graph.
+        if (error.sqlstate or "")[:2] not in OUTAGE_CLASSES:
+            raise
         raise Unreachable(f"Postgres does not take checkpoints: {error}") from error
 
 

@@ -143,7 +143,8 @@ async def release(runtime: Runtime, attempt: Attempt, delay_s: float = 0) -> Non
     run = attempt.run
     released, command_id = rs.RunReleased(run.run_id, attempt.number), f"{run.run_id}:{attempt.number}:released"
     await runtime.control.decide(
-        attempt.scope, attempt.thread_id, lambda state: rs.release_run(state, command_id, now_ms(), released)
-    )
+        attempt.scope, attempt.thread_id, lambda state: rs.release_run(state, command_id, now_ms(), released),
+        outage_s=PUBLISH_OUTAGE_S,
+    )  # fmt: skip
     await attempt.item.nak(delay_s)
     log.info("run %s attempt %d is handed back", run.run_id, attempt.number)

@@ -61,15 +61,17 @@ async def patch_one(request: AnyRequest, thread_id: str) -> Response[bytes]:
     asked: dict[str, Any] = {"metadata": body.metadata or {}}
     await access.thread(context, thread_id, "update", asked)
     metadata = threads.check_metadata(changed(body, {"metadata": asked.get("metadata")}).metadata)
+    is_minimal = "return=minimal" in request.headers.get("prefer", "")
+    before = None if is_minimal else await row_of(context, thread_id)
     patched, command_id = rs.ThreadPatched(metadata), new_run_id()
     _, seq = await context.control.decide(
         context.scope, thread_id, lambda state: rs.patch_thread(state, command_id, runs.now_ms(), patched)
     )
     context.written = max(context.written, seq)
     await threads.limit_life(context, thread_id, ttl)
-    if "return=minimal" in request.headers.get("prefer", ""):
+    if before is None:
         return Response(b"", status_code=204)
-    return as_json(await row_of(context, thread_id))
+    return as_json(await threads.patched_row(context, before, metadata))
 
 
 @get("/threads/{thread_id:str}/storage")
