@@ -141,8 +141,8 @@ SSE_HEARTBEAT_S: Final = 5.0
 SSE_SLICE_EVENTS_MAX: Final = 256
 SSE_SEND_DEADLINE_S: Final = 60.0
 """A client that takes nothing for this long is dropped."""
-PYTHON_SDK_EVENTS_PER_S: Final = 4_000
-"""The stock Python SDK loses its queue of 1,024 and hangs on bursts: so it may stand still for 0.2 s."""
+PYTHON_SDK_EVENTS_PER_S: Final = 2_000
+"""The stock Python SDK loses its queue of 1,024 and hangs on bursts: so it may stand still for 0.4 s."""
 WATCHER_WAIT_S: Final = 2.0
 """How long a watcher's question waits for the same client's streams that carry the content."""
 WATCHER_PAUSE_S: Final = 0.25
