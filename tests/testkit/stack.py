@@ -90,11 +90,11 @@ class Stack:
             service.wait_ready()
         return self
 
-    def spawn_api(self, **settings: str) -> Service:
+    def spawn_api(self, module: str = "slipstream_api.main", **settings: str) -> Service:
         """Start an API without waiting. Settings are environment names in lower case: `slipstream_port="80"`."""
         port = settings.get("slipstream_port", str(free_port()))
         settings = {"slipstream_host": HOST, "slipstream_port": port, **settings}
-        return self._spawn("api", settings, f"http://{HOST}:{port}")
+        return self._spawn("api", settings, f"http://{HOST}:{port}", module)
 
     def spawn_runner(self, **settings: str) -> Service:
         """Start a runner without waiting."""
@@ -130,10 +130,10 @@ class Stack:
         """How long each log is now."""
         return {service.name: service.log.stat().st_size for service in self.services}
 
-    def _spawn(self, kind: str, settings: dict[str, str], url: str | None = None) -> Service:
+    def _spawn(self, kind: str, settings: dict[str, str], url: str | None = None, module: str = "") -> Service:
         name = f"{kind}-{sum(service.name.startswith(kind) for service in self.services)}"
         service = Service(
-            name, f"slipstream_{kind}.main", self._environment(kind, settings), self.root / f"{name}.log", url
+            name, module or f"slipstream_{kind}.main", self._environment(kind, settings), self.root / f"{name}.log", url
         )
         self.services.append(service)
         return service

@@ -13,12 +13,13 @@ from slipstream_api.bounded_http import BoundedProtocol
 from slipstream_api.http_settings import load_http_settings
 from slipstream_api.observed import Observed
 from slipstream_schemas.errors import SlipstreamError, Unavailable
-from slipstream_schemas.limits import BODY_BYTES_MAX
+from slipstream_schemas.limits import BODY_BYTES_MAX, SSE_HEARTBEAT_S, SSE_SEND_DEADLINE_S
 from slipstream_schemas.settings import ServiceSettings, log_to_stderr, settings_from_environment
 
 log = logging.getLogger("slipstream.api")
 
-STUCK_PEER_MS = 30_000
+STUCK_PEER_MS = int(1000 * (SSE_SEND_DEADLINE_S + 2 * SSE_HEARTBEAT_S))
+"""Later than we drop a client that reads nothing, which the kernel takes for a dead one, too: ours is told in the log."""
 STOP_DEADLINE_S = 5
 
 

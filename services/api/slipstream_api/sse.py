@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from litestar.types import Receive, Scope, Send
 
+from slipstream_api.bounded_http import ABORT
 from slipstream_schemas.errors import SlipstreamError
 from slipstream_schemas.limits import SSE_HEARTBEAT_S, SSE_SEND_DEADLINE_S
 
@@ -107,6 +108,7 @@ class Stream:
         except TimeoutError:
             is_gone = True
             log.warning("dropped a client of %s that read nothing for %.0f s", scope.get("path"), SSE_SEND_DEADLINE_S)
+            _abort(scope)
         except SlipstreamError as error:
             log.warning("the stream %s ended: %s", scope.get("path"), error.message)
         finally:
@@ -172,6 +174,13 @@ class Empty:
 async def _gone(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
+
+
+def _abort(scope: Scope) -> None:
+    # A connection that is merely closed stays, with its buffers, until the client has read the rest.
+    extensions: Any = scope.get("extensions") or {}
+    if ABORT in extensions:
+        extensions[ABORT]["call"]()
 
 
 async def _send(send: Send, piece: bytes) -> None:
