@@ -19,7 +19,7 @@ from slipstream_schemas.settings import ServiceSettings, log_to_stderr, settings
 log = logging.getLogger("slipstream.api")
 
 STUCK_PEER_MS = int(1000 * (SSE_SEND_DEADLINE_S + 2 * SSE_HEARTBEAT_S))
-"""Later than we drop a client that reads nothing, which the kernel takes for a dead one, too: ours is told in the log."""
+"""Later than we drop a client that reads nothing, and say so: the kernel takes it for a dead one, too."""
 STOP_DEADLINE_S = 5
 
 
