@@ -138,12 +138,19 @@ async def in_pool(dsn: str) -> None:
         with pytest.raises(Unavailable):
             await _in_transaction(database, proxy)
         await until(answer, DEADLINE_S)
+        # The server hears no more of the dead session than we do, and must not keep its locks for it.
+        await until(lambda: _is_free(database), DEADLINE_S)
         await database.close()
+
+
+async def _is_free(database: Database) -> bool:
+    async with database.connection() as connection, connection.transaction():
+        return bool(await connection.fetchval("SELECT pg_try_advisory_xact_lock(1)"))
 
 
 async def _in_transaction(database: Database, proxy: Proxy) -> None:
     async with database.connection() as connection, connection.transaction():
-        await connection.fetchval("SELECT 1")
+        await connection.fetchval("SELECT pg_advisory_xact_lock(1)")
         proxy.swallow(new_too=False)
         await connection.fetchval("SELECT 2")
 

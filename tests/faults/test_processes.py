@@ -29,6 +29,7 @@ BEGINS_S: Final = 0.8
 AWAY_S: Final = 1.0
 FROZEN_S: Final = 3.5 if TRIALS < 200 else 9.0
 """Longer than a lease; in the long series also than a dead link goes unnoticed."""
+SUPERVISES_EVERY_S: Final = 0.1
 VICTIMS: Final = ("api", "runner", "projector", "nats", "postgres")
 
 
@@ -38,6 +39,8 @@ class Site:
     def __init__(self, stack: Stack, nats: NatsServer, postgres: PostgresServer) -> None:
         self.stack = stack
         self._servers: dict[str, NatsServer | PostgresServer] = {"nats": nats, "postgres": postgres}
+        self._gone: set[str] = set()
+        """The services of which it is known that they have ended."""
 
     def spawn(self, kind: str, port: str | None = None) -> Service:
         """Start a service without waiting."""
@@ -55,9 +58,28 @@ class Site:
             await asyncio.to_thread(server.start)
             return
         victim = self._choose(kind, chance)
+        self._gone.add(victim.name)
         victim.kill()
         await asyncio.sleep(away_s)
-        self.spawn(kind, victim.url.rpartition(":")[2] if victim.url else None)
+        self._replace(victim)
+
+    async def supervise(self) -> None:
+        """What finds a server away when it starts says so and ends, and its supervisor starts it again.
+
+        Nothing else ends by itself. Raises: AssertionError.
+        """
+        while True:
+            for service in [each for each in self.stack.services if each.name not in self._gone and not each.is_alive]:
+                self._gone.add(service.name)
+                said = service.log_text()
+                assert "ready: " not in said and f"\nslipstream {service.name.partition('-')[0]}: " in f"\n{said}", (
+                    f"{service.name} ended by itself with {service.process.returncode}:\n{service.log_tail()}"
+                )
+                self._replace(service)
+            await asyncio.sleep(SUPERVISES_EVERY_S)
+
+    def _replace(self, old: Service) -> None:
+        self.spawn(old.name.partition("-")[0], old.url.rpartition(":")[2] if old.url else None)
 
     async def freeze(self, kind: str, chance: random.Random, away_s: float) -> None:
         """Freeze one of a kind for a while."""
@@ -92,15 +114,19 @@ async def trial(site: Site, seed: int) -> str:
     kind, act = chance.choice(VICTIMS), chance.choice(("kill", "freeze"))
     begins_s, away_s = chance.uniform(0, BEGINS_S), chance.uniform(0, AWAY_S if act == "kill" else FROZEN_S)
     what = f"{act} {kind} after {begins_s:.2f} s for {away_s:.2f} s"
+    supervising = asyncio.create_task(site.supervise())
     try:
         await load.begin(is_running=chance.random() < 0.5)
         await asyncio.sleep(begins_s)
         await (site.kill if act == "kill" else site.freeze)(kind, chance, away_s)
         await load.finish()
+        if supervising.done():
+            supervising.result()
     except BaseException as error:
         error.add_note(f"FAULT_TRIALS=1 FAULT_SEED={seed} replays it: {what}")
         raise
     finally:
+        supervising.cancel()
         await load.stop()
     return what
 

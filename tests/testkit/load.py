@@ -224,8 +224,8 @@ class Load:
 
 
 def urls_of(stack: Stack) -> Urls:
-    """The addresses of the APIs that live."""
-    return lambda: [api.url or "" for api in stack.apis]
+    """The addresses of the APIs that live; when none does, of all, since one of them may be on its way back."""
+    return lambda: [api.url or "" for api in stack.apis or stack.services if api.url]
 
 
 async def check_rows(stack: Stack) -> None:

@@ -16,7 +16,7 @@ from slipstream_runner.inputs import graph_input, run_config, run_context
 from slipstream_runner.recover import opening_lines
 from slipstream_runner.runtime import Attempt, Runtime, now_ms
 from slipstream_runner.spans import traced
-from slipstream_runner.translate import EXTENSION, MODES, LlmRuns, Translator, describe_error
+from slipstream_runner.translate import EXTENSION, MODES, LlmRuns, Translator, describe_error, for_log
 from slipstream_schemas.errors import Corrupt, Fenced, SlipstreamError, TooLarge, Unavailable
 from slipstream_schemas.limits import MESSAGE_BYTES_MAX, RECORD_FRAME_BYTES
 from slipstream_schemas.terminal import TERMINAL_INTERRUPTS_MAX, requested_lines
@@ -197,7 +197,7 @@ async def _outcome(runtime: Runtime, attempt: Attempt) -> Outcome:
             return _stopped(attempt.stop)
         if isinstance(error, SlipstreamError):
             return Outcome("error", {"error": type(error).__name__, "message": error.message})
-        log.info("run %s failed in its graph", attempt.run.run_id, exc_info=error)
+        log.info("run %s failed in its graph", attempt.run.run_id, exc_info=for_log(error))
         return Outcome("error", describe_error(error))
     return Outcome("success")
 

@@ -40,7 +40,7 @@ from slipstream_runner.inputs import as_command
 from slipstream_runner.runtime import Runtime, now_ms
 from slipstream_runner.settling import pay_owed
 from slipstream_runner.states import interrupt_of, place
-from slipstream_runner.translate import assemble, describe_error
+from slipstream_runner.translate import assemble, describe_error, for_log
 from slipstream_runner.translate.drafts import draft, encode_x
 from slipstream_schemas import run_state as rs
 from slipstream_schemas.answers import OpenInterrupt
@@ -201,7 +201,7 @@ async def _apply(
         except SlipstreamError:
             raise
         except Exception as error:  # the graph's own code refuses what it was given
-            log.info("an update of thread %s was refused by its graph", question.thread_id, exc_info=error)
+            log.info("an update of thread %s was refused by its graph", question.thread_id, exc_info=for_log(error))
             said = describe_error(error)
             raise Rejected(f"{said['error']}: {said['message']}") from error
     placed = snapshot.config if not steps else placed

@@ -112,6 +112,7 @@ class Worker:
                 with span.entered():
                     outcome, translator = await execute(self._runtime, attempt, self.flushers)
             kind = outcome.kind
+            self._runtime.crash.reach("executed")
             await end(self._runtime, attempt, outcome, translator)
             log.info("run %s attempt %d: %s in %.2f s", attempt.run.run_id, attempt.number, outcome.kind,
                      time.monotonic() - begun)  # fmt: skip

@@ -18,8 +18,8 @@ and `events` (LangChain's own, recorded only for a run that asks for them).
 """
 
 from slipstream_runner.translate.drafts import Draft, assemble
-from slipstream_runner.translate.errors import describe_error
+from slipstream_runner.translate.errors import describe_error, for_log
 from slipstream_runner.translate.llm_runs import LlmRuns
 from slipstream_runner.translate.translator import EXTENSION, MODES, Translator
 
-__all__ = ["EXTENSION", "MODES", "Draft", "LlmRuns", "Translator", "assemble", "describe_error"]
+__all__ = ["EXTENSION", "MODES", "Draft", "LlmRuns", "Translator", "assemble", "describe_error", "for_log"]
