@@ -5,7 +5,8 @@ from slipstream_schemas import limits
 HEARTBEAT_S = 0.5
 SEND_DEADLINE_S = 3.0
 # Before anything takes the values: to an operator they are no settings.
-vars(limits).update(SSE_HEARTBEAT_S=HEARTBEAT_S, SSE_SEND_DEADLINE_S=SEND_DEADLINE_S)
+for name, value in (("SSE_HEARTBEAT_S", HEARTBEAT_S), ("SSE_SEND_DEADLINE_S", SEND_DEADLINE_S)):
+    setattr(limits, name, value)
 
 if __name__ == "__main__":
     from slipstream_api.main import main
