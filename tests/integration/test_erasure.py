@@ -13,7 +13,16 @@ from websockets.exceptions import ConnectionClosed
 from slipstream_nats.connection import Connection, connect
 from slipstream_postgres.pool import open_database
 from slipstream_schemas.limits import ERASED_KEPT_S, TOMBSTONE_KEPT_S
-from slipstream_schemas.subjects import Scope, control, control_stream, lease, thread_key, thread_log, threads_stream
+from slipstream_schemas.subjects import (
+    Scope,
+    control,
+    control_stream,
+    lease,
+    thread_key,
+    thread_log,
+    threads_stream,
+    work,
+)
 from testkit.client import Client, frames, new_thread
 from testkit.sockets import Socket
 from testkit.stack import Stack
@@ -45,6 +54,7 @@ async def check_nothing_is_left(stack: Stack, thread_id: str) -> None:
         assert await stored(connection, threads, log) == {log: 1}
         assert f"Nats-TTL: {ERASED_KEPT_S}s" in await newest_headers(connection, threads, log)
         assert await stored(connection, transitions, head) == {head: 1}
+        assert await stored(connection, transitions, work(scope, thread_id)) == {}
         assert f"Nats-TTL: {TOMBSTONE_KEPT_S}s" in await newest_headers(connection, transitions, head)
         key = thread_key(scope, thread_id)
         async with database.connection() as rows:

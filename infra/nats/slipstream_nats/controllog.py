@@ -9,7 +9,7 @@ import msgspec
 
 from slipstream_nats.connection import Connection
 from slipstream_nats.publisher import Publisher, WrongSequence
-from slipstream_nats.stored import StoredMessage, at_seq, last_of_subject, next_of_subject, purge
+from slipstream_nats.stored import StoredMessage, at_seq, last_of_subject, next_of_subject, purge, purge_all
 from slipstream_schemas import subjects
 from slipstream_schemas.errors import Conflict, Corrupt, NoRoom, Unavailable
 from slipstream_schemas.limits import DECIDE_TRIES_MAX, PUBLISH_DEADLINE_S, TOMBSTONE_KEPT_S
@@ -178,6 +178,10 @@ class ControlLog:
         if found is None:
             raise Conflict(f"the command was carried out before, at {stream_seq}, and its record is gone")
         return _decode(found)
+
+    async def purge_work(self, scope: Scope, thread_id: str) -> None:
+        """Delete the thread's work items, which stay when they have been acknowledged. Raises: Unavailable."""
+        await purge_all(self._connection, self._stream, subjects.work(scope, thread_id))
 
     async def purge_before(self, scope: Scope, thread_id: str, stream_seq: int) -> None:
         """Delete the thread's control records before `stream_seq`, which stays. Raises: Unavailable."""

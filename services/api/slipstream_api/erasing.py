@@ -46,7 +46,13 @@ async def delete_thread(
 async def erase(context: Context, thread_id: str) -> None:
     """Remove what a deleted thread has left. Raises: Unavailable."""
     scope, command_id = context.scope, new_run_id()
+    head = await context.control.head(scope, thread_id)
+    if head.state is None or not head.state.deleted or head.state.erased:
+        return
     await upkeep.erase(context, thread_id)
+    await context.control.purge_work(scope, thread_id)
+    # What users wrote goes while the first tombstone stands, so that whoever takes this up finds it.
+    await context.control.purge_before(scope, thread_id, head.stream_seq)
     try:
         _, seq = await context.control.decide(
             scope, thread_id, lambda state: rs.erase_thread(state, command_id, now_ms())
