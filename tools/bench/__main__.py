@@ -4,10 +4,8 @@ import argparse
 import asyncio
 import json
 import statistics
-import tempfile
 import time
 import uuid
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -15,8 +13,7 @@ import psutil
 
 from bench.fanout import GRAPHS, fanout
 from bench.limits import Bare, bare, cpu_s, raw_nats
-from slipstream_nats.embedded import start_nats
-from slipstream_postgres.embedded import start_postgres
+from bench.site import site
 from testkit.stack import Stack
 
 ALL = ["lifecycle", "messages", "custom", "values", "updates", "tasks", "checkpoints", "tools", "input"]
@@ -208,19 +205,12 @@ def main() -> None:
     arguments.add_argument("--quick", action="store_true", help="fewer trials, smaller sizes")
     arguments.add_argument("--runners", type=int, default=1, help="runner processes (default: 1)")
     options = arguments.parse_args()
-    root = Path(tempfile.mkdtemp(prefix="slipstream-bench-"))
-    nats, postgres = start_nats(root), start_postgres(root)
-    try:
+    with site(GRAPHS) as (stack, nats, _):
         print(json.dumps({"cores": psutil.cpu_count(), "runners": options.runners}))
         for name, value in asyncio.run(raw_nats(nats.url)).items():
             show(name, value)
-        with Stack(nats.url, postgres.dsn, "local", root / "stack", GRAPHS) as stack:
-            stack.prepare()
-            stack.start(runners=options.runners)
-            measure(stack, options.quick)
-    finally:
-        nats.stop()
-        postgres.stop()
+        stack.start(runners=options.runners)
+        measure(stack, options.quick)
 
 
 if __name__ == "__main__":

@@ -5,16 +5,13 @@ PYTHONPATH=tools:tests python -m bench.assistant_search [--assistants 10000]
 
 import argparse
 import asyncio
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import psutil
 
 from bench.__main__ import client
+from bench.site import site
 from bench.thread_search import COLUMNS, LIMIT, timed
-from slipstream_nats.embedded import start_nats
-from slipstream_postgres.embedded import start_postgres
 from slipstream_postgres.pool import open_database
 from testkit.stack import Stack
 
@@ -53,17 +50,10 @@ def main() -> None:
     arguments.add_argument("--assistants", type=int, default=10_000, help="rows to generate (default: 10000)")
     arguments.add_argument("--trials", type=int, default=40, help="of each search (default: 40)")
     options = arguments.parse_args()
-    root = Path(tempfile.mkdtemp(prefix="slipstream-bench-"))
-    nats, postgres = start_nats(root), start_postgres(root)
-    try:
-        with Stack(nats.url, postgres.dsn, "bench", root / "stack") as stack:
-            stack.prepare()
-            stack.start(apis=1, runners=0, projectors=0)
-            pids = [stack.apis[0].pid, postgres.process.pid]
-            asyncio.run(measure(stack, pids, options.assistants, options.trials))
-    finally:
-        nats.stop()
-        postgres.stop()
+    with site() as (stack, _, postgres):
+        stack.start(apis=1, runners=0, projectors=0)
+        pids = [stack.apis[0].pid, postgres.process.pid]
+        asyncio.run(measure(stack, pids, options.assistants, options.trials))
 
 
 if __name__ == "__main__":

@@ -10,19 +10,16 @@ import argparse
 import asyncio
 import random
 import statistics
-import tempfile
 import time
 from bisect import bisect_left, bisect_right
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 
 import httpx
 
-from slipstream_nats.embedded import start_nats
-from slipstream_postgres.embedded import start_postgres
+from bench.site import site
 from testkit.client import new_thread
 from testkit.guarded import headers
-from testkit.stack import REPOSITORY, Stack
+from testkit.stack import REPOSITORY
 
 AUTH = REPOSITORY / "examples" / "auth.json"
 RUN = {"assistant_id": "chat", "input": {}}
@@ -78,16 +75,9 @@ def main() -> None:
     arguments = argparse.ArgumentParser("bench.existence", description=__doc__)
     arguments.add_argument("--trials", type=int, default=1000, help="of each question (default: 1000)")
     options = arguments.parse_args()
-    root = Path(tempfile.mkdtemp(prefix="slipstream-bench-"))
-    nats, postgres = start_nats(root), start_postgres(root)
-    try:
-        with Stack(nats.url, postgres.dsn, "bench", root / "stack", AUTH) as stack:
-            stack.prepare()
-            stack.start()
-            asyncio.run(measure(stack.url, options.trials))
-    finally:
-        nats.stop()
-        postgres.stop()
+    with site(AUTH) as (stack, _, _):
+        stack.start()
+        asyncio.run(measure(stack.url, options.trials))
 
 
 if __name__ == "__main__":

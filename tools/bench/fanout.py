@@ -23,8 +23,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from bench.limits import cpu_s
-from slipstream_nats.embedded import start_nats
-from slipstream_postgres.embedded import start_postgres
+from bench.site import site
 from testkit.stack import Stack, free_port
 
 GRAPHS = Path(__file__).parent / "graphs" / "langgraph.json"
@@ -219,16 +218,9 @@ def main() -> None:
     arguments.add_argument("--streams", type=int, nargs="+", default=[1, 50, 500], help="(default: 1 50 500)")
     arguments.add_argument("--trials", type=int, default=3, help="the median counts (default: 3)")
     options = arguments.parse_args()
-    root = Path(tempfile.mkdtemp(prefix="slipstream-bench-"))
-    nats, postgres = start_nats(root), start_postgres(root)
-    try:
-        with Stack(nats.url, postgres.dsn, "bench", root / "stack", GRAPHS) as stack:
-            stack.prepare()
-            stack.start()
-            fanout(stack, options.streams, options.trials)
-    finally:
-        nats.stop()
-        postgres.stop()
+    with site(GRAPHS) as (stack, _, _):
+        stack.start()
+        fanout(stack, options.streams, options.trials)
 
 
 if __name__ == "__main__":

@@ -9,11 +9,9 @@ on the same Postgres and without any. What the saver adds is its share of what a
 import argparse
 import asyncio
 import statistics
-import tempfile
 import time
 import uuid
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import psutil
@@ -22,9 +20,8 @@ from bench.__main__ import client
 from bench.fanout import GRAPHS
 from bench.graphs import bench_graphs
 from bench.limits import tree_cpu_s
-from slipstream_nats.embedded import start_nats
+from bench.site import site
 from slipstream_postgres import fences
-from slipstream_postgres.embedded import start_postgres
 from slipstream_postgres.pool import open_database
 from slipstream_runner.checkpoints import FencedSaver, open_pool
 from slipstream_runner.translate import MODES
@@ -135,16 +132,9 @@ def main() -> None:
     arguments = argparse.ArgumentParser("bench.runs_wait", description=__doc__)
     arguments.add_argument("--runs", type=int, default=400, help="of each series (default: 400)")
     options = arguments.parse_args()
-    root = Path(tempfile.mkdtemp(prefix="slipstream-bench-"))
-    nats, postgres = start_nats(root), start_postgres(root)
-    try:
-        with Stack(nats.url, postgres.dsn, "bench", root / "stack", GRAPHS) as stack:
-            stack.prepare()
-            stack.start()
-            measure(stack, nats.process.pid, postgres.process.pid, options.runs)
-    finally:
-        nats.stop()
-        postgres.stop()
+    with site(GRAPHS) as (stack, nats, postgres):
+        stack.start()
+        measure(stack, nats.process.pid, postgres.process.pid, options.runs)
 
 
 if __name__ == "__main__":

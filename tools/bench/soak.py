@@ -10,20 +10,17 @@ import asyncio
 import contextlib
 import itertools
 import statistics
-import tempfile
 import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Any, Final
 
 import httpx
 import psutil
 
+from bench.site import site
 from slipstream_nats.connection import connect
-from slipstream_nats.embedded import start_nats
 from slipstream_nats.figures import stream_figures
-from slipstream_postgres.embedded import start_postgres
 from slipstream_schemas.subjects import control_stream, threads_stream
 from testkit.client import Client, new_thread
 from testkit.stack import Stack
@@ -203,19 +200,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=60)
     chosen = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="slipstream-soak-") as scratch:
-        root = Path(scratch)
-        nats, postgres = start_nats(root / "nats"), start_postgres(root / "postgres")
-        try:
-            with Stack(nats.url, postgres.dsn, "soak", root / "stack") as stack:
-                stack.prepare()
-                stack.start(slipstream_stateless_kept_s="1")
-                pids = {"nats": nats.process.pid, "postgres": postgres.process.pid}
-                pids |= {service.name: service.pid for service in stack.services}
-                asyncio.run(soak(stack, pids, chosen.minutes))
-        finally:
-            nats.stop()
-            postgres.stop()
+    with site() as (stack, nats, postgres):
+        stack.start(slipstream_stateless_kept_s="1")
+        pids = {"nats": nats.process.pid, "postgres": postgres.process.pid}
+        pids |= {service.name: service.pid for service in stack.services}
+        asyncio.run(soak(stack, pids, chosen.minutes))
 
 
 if __name__ == "__main__":

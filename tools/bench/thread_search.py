@@ -6,9 +6,7 @@ PYTHONPATH=tools:tests python -m bench.thread_search [--threads 1000000]
 import argparse
 import asyncio
 import statistics
-import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -17,9 +15,8 @@ import psutil
 
 from bench.__main__ import client
 from bench.limits import tree_cpu_s
+from bench.site import site
 from slipstream_api.routes.thread_search import ThreadSearch, query_of
-from slipstream_nats.embedded import start_nats
-from slipstream_postgres.embedded import start_postgres
 from slipstream_postgres.pool import Database, open_database
 from slipstream_postgres.threads import search_statement, total_statement
 from testkit.stack import Stack
@@ -113,17 +110,10 @@ def main() -> None:
     arguments.add_argument("--answers", type=int, default=4, help="in the state of each thread (default: 4)")
     arguments.add_argument("--trials", type=int, default=40, help="of each search (default: 40)")
     options = arguments.parse_args()
-    root = Path(tempfile.mkdtemp(prefix="slipstream-bench-"))
-    nats, postgres = start_nats(root), start_postgres(root)
-    try:
-        with Stack(nats.url, postgres.dsn, "bench", root / "stack") as stack:
-            stack.prepare()
-            stack.start(apis=1, runners=0, projectors=0)
-            pids = [stack.apis[0].pid, postgres.process.pid]
-            asyncio.run(measure(stack, pids, options.threads, options.answers, options.trials))
-    finally:
-        nats.stop()
-        postgres.stop()
+    with site() as (stack, _, postgres):
+        stack.start(apis=1, runners=0, projectors=0)
+        pids = [stack.apis[0].pid, postgres.process.pid]
+        asyncio.run(measure(stack, pids, options.threads, options.answers, options.trials))
 
 
 if __name__ == "__main__":
