@@ -21,7 +21,7 @@ from testkit.service import Service
 from testkit.stack import Stack, prepare
 from testkit.wait import until
 
-DEADLINE_S = 60
+DEADLINE_S = 150
 ACK_WAIT_S = 2.0
 LATENCY_S = 0.2
 """A record takes twice this time, in which the graph fills the queue."""
@@ -52,7 +52,7 @@ async def quick(nats_server: NatsServer, database_dsn: str, tmp_path: Path) -> A
 async def test_a_runner_that_was_taken_over_with_a_full_queue_says_nothing_more(quick: Stack) -> None:
     stack, thread_id = quick, new_thread()
     async with Proxy(stack.nats_url) as proxy:
-        late = stack.spawn_runner(nats_url=proxy.url)
+        late = stack.spawn_runner(nats_url=proxy.url, slipstream_drain_grace_s="10")
         await asyncio.to_thread(lambda: stack.start(runners=0))
         await late.ready()
         async with Client(stack.url) as client, asyncio.timeout(DEADLINE_S):
