@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Final
 
+import asyncpg
 import psycopg
 import pytest
 
@@ -175,3 +176,30 @@ async def test_half_open_connections_to_postgres_are_replaced(database_dsn: str)
     await asyncio.gather(
         timed("pool of rows", in_pool(database_dsn)), timed("pool of checkpoints", for_checkpoints(database_dsn))
     )
+
+
+def _is_gone(connection: Any) -> bool:
+    try:
+        return bool(connection.is_closed())
+    except asyncpg.InterfaceError:
+        return True
+
+
+async def test_a_cancel_amid_a_transaction_whose_connection_is_gone_stays_a_cancel(database_dsn: str) -> None:
+    database, held = await open_database(database_dsn, 2), asyncio.Queue[Any]()
+
+    async def transacts() -> None:
+        async with database.connection() as connection, connection.transaction():
+            held.put_nowait((connection, await connection.fetchval("SELECT pg_backend_pid()")))
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(transacts())
+    connection, backend = await held.get()
+    async with database.connection() as other:
+        assert await other.fetchval("SELECT pg_terminate_backend($1)", backend)
+    await until(lambda: _is_gone(connection))
+    # A loop that logs `Unavailable` and goes on would outlive its cancel, and its service would never end.
+    task.cancel()
+    await asyncio.wait([task], timeout=DEADLINE_S)
+    assert task.cancelled(), task
+    await database.close()

@@ -34,6 +34,15 @@ SESSION = {
 """The server, too, must notice that we are gone: it holds our locks until then. Given with the connection, since the
 pool resets what is set later."""
 
+DRIVER_FAILURES = (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+"""What the driver raises for a connection that is gone: the last when its server ends it just as it is used."""
+
+
+def _cancels() -> int:
+    """How many cancels of this task nobody has answered yet."""
+    task = asyncio.current_task()
+    return 0 if task is None else task.cancelling()
+
 
 def keep_alive(found: socket.socket) -> None:
     """Let the kernel notice a peer that is gone, where it can."""
@@ -72,7 +81,7 @@ class Database:
                     self.dsn, min_size=1, max_size=self._size, init=_prepare, command_timeout=DATABASE_DEADLINE_S,
                     server_settings=SESSION,
                 )  # fmt: skip
-        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        except (*DRIVER_FAILURES, asyncpg.PostgresError) as error:
             raise Unreachable(f"Postgres does not answer: {error or type(error).__name__}") from error
 
     async def close(self) -> None:
@@ -93,6 +102,7 @@ class Database:
         if self._pool is None:
             raise Unreachable("the database is not open")
         pool, ending = self._pool, contextlib.ExitStack()
+        cancels = _cancels()
         try:
             async with pool.acquire(timeout=DATABASE_DEADLINE_S) as connection:
                 if deadline_s is not None:
@@ -100,7 +110,10 @@ class Database:
                     ending.callback(timer.cancel)
                 with ending:
                     yield connection
-        except (OSError, TimeoutError, asyncpg.InterfaceError) as error:
+        except DRIVER_FAILURES as error:
+            # A transaction that is cancelled on a dead connection raises that it is dead, in place of the cancel.
+            if _cancels() > cancels:
+                raise asyncio.CancelledError from error
             raise Unreachable(f"Postgres does not answer: {error or type(error).__name__}") from error
         except asyncpg.PostgresError as error:
             if is_outage(error):
@@ -109,11 +122,17 @@ class Database:
 
     def _give_up(self, pool: Any, connection: Any) -> None:
         log.warning("Postgres has not answered for %.0f s; all connections are replaced", DATABASE_DEADLINE_S)
-        connection.terminate()
+        drop(connection)
         # What is dead with this one would cost its next user as long.
         task = asyncio.get_running_loop().create_task(pool.expire_connections())
         self._replacing.add(task)
         task.add_done_callback(self._replacing.discard)
+
+
+def drop(connection: Any) -> None:
+    """End a connection of a pool without a word to its server; nothing happens to one that the pool has let go."""
+    with contextlib.suppress(asyncpg.InterfaceError):
+        connection.terminate()
 
 
 async def open_database(dsn: str, size: int = 4) -> Database:

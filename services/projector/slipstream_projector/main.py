@@ -13,7 +13,7 @@ from slipstream_nats.publisher import Publisher, open_publisher
 from slipstream_nats.pull import open_pull
 from slipstream_nats.threadlog import ThreadLog
 from slipstream_postgres import positions
-from slipstream_postgres.pool import Database, open_database
+from slipstream_postgres.pool import Database, drop, open_database
 from slipstream_projector.apply import POSITION, Applier
 from slipstream_projector.lock import HOLD_DEADLINE_S, HOLD_S, LEASE, TRY_LOCK
 from slipstream_projector.metrics import ProjectorMetrics
@@ -46,8 +46,7 @@ async def project(
             await _while_held(lock, _follow(connection, applier, region, position, metrics))
         finally:
             # Its session may be dead and not say so: no word is waited for.
-            if not lock.is_closed():
-                lock.terminate()
+            drop(lock)
 
 
 async def _while_held(lock: Any, work: Coroutine[Any, Any, None]) -> None:

@@ -98,7 +98,7 @@ async def run(settings: ServiceSettings, graphs: Graphs, store: StoreSettings) -
     await worker.drain()
     for task in background:
         task.cancel()
-    await asyncio.gather(*background, return_exceptions=True)
+    await asyncio.wait(background, timeout=CONNECT_DEADLINE_S)
     pulse.stop()
     with contextlib.suppress(SlipstreamError):
         await runtime.connection.flush()
