@@ -29,6 +29,7 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON threads, runs, erasures TO slipstream_pr
 GRANT SELECT, INSERT, UPDATE ON positions, quarantine, webhooks TO slipstream_projector;
 
 GRANT CREATE ON SCHEMA public TO slipstream_runner;
-GRANT SELECT ON runs TO slipstream_runner;
+GRANT SELECT (tenant, thread_id, run_id, status, updated_at) ON runs TO slipstream_runner;
+GRANT SELECT, INSERT, UPDATE ON positions TO slipstream_runner;
 GRANT SELECT, INSERT, UPDATE, DELETE ON fences TO slipstream_runner;
 GRANT SELECT, INSERT, UPDATE ON graphs, assistants, assistant_versions TO slipstream_runner;

@@ -23,6 +23,8 @@ REFUSED: Final = (
     ("slipstream_api", "SELECT * FROM checkpoints"),
     ("slipstream_api", "SELECT * FROM store"),
     ("slipstream_api", "CREATE TABLE mine (a int)"),
+    ("slipstream_runner", "SELECT * FROM runs"),
+    ("slipstream_runner", "SELECT metadata FROM runs"),
     ("slipstream_runner", "UPDATE runs SET status='success'"),
     ("slipstream_runner", "SELECT * FROM threads"),
     ("slipstream_runner", "SELECT * FROM crons"),
@@ -46,6 +48,7 @@ async def test_a_stack_runs_with_a_role_for_each_service(stack: Stack) -> None:
     for _ in range(2):
         with psycopg.connect(stack.dsn, autocommit=True) as owner:
             owner.execute(ROLES.read_text().encode())
+    stack.settings["slipstream_sweep_s"] = "0.5"
     services = [
         stack.spawn_api(database_url=as_role(stack.dsn, "slipstream_api")),
         stack.spawn_runner(database_url=as_role(stack.dsn, "slipstream_runner")),
@@ -75,10 +78,17 @@ async def test_a_stack_runs_with_a_role_for_each_service(stack: Stack) -> None:
         ):
             (await http.delete(path)).raise_for_status()
         assert "slipstream_quarantined_records 0" in (await http.get("/metrics")).text
+    await until(lambda: asyncio.to_thread(has_swept, stack.dsn), what="a sweep")
     logs = stack.logs()
     assert "permission denied" not in logs, logs
     for role, statement in REFUSED:
         await asyncio.to_thread(is_refused, stack.dsn, role, statement)
+
+
+def has_swept(dsn: str) -> bool:
+    """Whether a runner has claimed the position of the sweep."""
+    with psycopg.connect(dsn) as owner:
+        return owner.execute("SELECT 1 FROM positions WHERE name='sweep' AND stream_seq >= 0").fetchone() is not None
 
 
 def is_refused(dsn: str, role: str, statement: str) -> None:

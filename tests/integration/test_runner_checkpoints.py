@@ -65,6 +65,28 @@ async def test_a_late_holder_writes_nothing(pool: Pool, database: Database) -> N
     assert await count(pool) == 2
 
 
+async def test_a_graph_that_gets_hold_of_its_checkpointer_reaches_its_own_thread_alone(
+    pool: Pool, database: Database
+) -> None:
+    other = Scope(tenant="other")
+    for scope in (SCOPE, other):
+        await fences.advance(database, thread_key(scope, "t"), 1)
+        await put(FencedSaver(pool, scope, "t", 1), run_id=scope.tenant)
+    saver = FencedSaver(pool, SCOPE, "t", 1)
+    for thread_id in ("t", "other/t", thread_key(other, "t")):
+        named: Any = {"configurable": {"thread_id": thread_id, "checkpoint_ns": ""}}
+        found = [await saver.aget_tuple(named), *[each async for each in saver.alist(named)]]
+        assert [each.metadata.get("run_id") for each in found if each is not None] == ["default", "default"]
+    assert [each.metadata.get("run_id") async for each in saver.alist(None)] == ["default"]
+    for refused in (
+        saver.adelete_thread("other/t"), saver.aprune(["other/t"], strategy="delete"),
+        saver.acopy_thread("other/t", "t"), saver.adelete_for_runs(["other"]),
+    ):  # fmt: skip
+        with pytest.raises(NotImplementedError):
+            await refused
+    assert await count(pool) == 2
+
+
 async def test_a_rollback_deletes_one_run(pool: Pool, database: Database) -> None:
     await fences.advance(database, KEY, 1)
     saver = FencedSaver(pool, SCOPE, "t", 1)

@@ -108,7 +108,7 @@ def main() -> None:
     arguments = argparse.ArgumentParser("bench.thread_search", description=__doc__)
     arguments.add_argument("--threads", type=int, default=1_000_000, help="rows to generate (default: 1000000)")
     arguments.add_argument("--answers", type=int, default=4, help="in the state of each thread (default: 4)")
-    arguments.add_argument("--trials", type=int, default=40, help="of each search (default: 40)")
+    arguments.add_argument("--trials", type=int, default=200, help="of each search (default: 200)")
     options = arguments.parse_args()
     with site() as (stack, _, postgres):
         stack.start(apis=1, runners=0, projectors=0)

@@ -172,6 +172,8 @@ async def set_up(pool: Pool) -> None:
 class FencedSaver(AsyncPostgresSaver):
     """The checkpointer of one run (`fence` its lease), or of a question that only reads (`fence` None).
 
+    A graph can get hold of it, so whatever thread it names, its own is read and written, and nothing is deleted.
+
     What a run writes waits for `said`, the log's word that it holds what the graph has said so far: an attempt that
     goes on from a checkpoint does not say that again.
 
@@ -261,10 +263,18 @@ class FencedSaver(AsyncPostgresSaver):
         self, config: RunnableConfig | None, *, filter: dict[str, Any] | None = None,
         before: RunnableConfig | None = None, limit: int | None = None,
     ) -> AsyncIterator[CheckpointTuple]:  # fmt: skip
-        """Checkpoints, newest first."""
-        stored = None if config is None else self._stored(config)
+        """Checkpoints of this thread, newest first. Without `config`, LangGraph means those of all threads."""
+        stored = self._stored(config or {})
         async for found in super().alist(stored, filter=filter, before=before, limit=limit):
             yield self._shown_tuple(found)
+
+    async def adelete_thread(self, thread_id: str) -> None:
+        """Refused: a graph has its own thread's checkpoints, and what lies in the log goes with them."""
+        raise NotImplementedError("checkpoints are deleted with their thread, by the API")
+
+    async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
+        """Refused, as a deletion."""
+        raise NotImplementedError("checkpoints are pruned by the API: POST /threads/prune")
 
     async def aput(self, config: RunnableConfig, checkpoint: Any, metadata: Any, new_versions: Any) -> RunnableConfig:
         """Store a checkpoint. Raises: Fenced, Unavailable, Unserialisable."""

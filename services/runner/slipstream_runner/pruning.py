@@ -3,8 +3,9 @@
 import logging
 
 import msgspec
+from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
 
-from slipstream_runner.checkpoints import FencedSaver, failures
+from slipstream_runner.checkpoints import failures
 from slipstream_runner.runtime import Runtime
 from slipstream_schemas import run_state as rs
 from slipstream_schemas.subjects import Scope, thread_key
@@ -30,7 +31,6 @@ async def keep_latest(runtime: Runtime, question: PruneQuestion) -> bool:
     """
     scope = Scope(runtime.settings.region, question.tenant)
     key = thread_key(scope, question.thread_id)
-    saver = FencedSaver(runtime.checkpoints, scope, question.thread_id, None)
     with failures(None):
         async with runtime.checkpoints.connection() as connection, connection.transaction():
             # A run that begins from now on waits for this row; one that began before shows in the head.
@@ -38,7 +38,7 @@ async def keep_latest(runtime: Runtime, question: PruneQuestion) -> bool:
             if rs.is_busy(rs.existing((await runtime.control.head(scope, question.thread_id)).state)):
                 return False
             try:
-                await saver.aprune([key], strategy="keep_latest")
+                await AsyncPostgresSaver(runtime.checkpoints).aprune([key], strategy="keep_latest")
             except NotImplementedError:
                 log.info("thread %s keeps its checkpoints: its state is stored as changes", question.thread_id)
                 return False

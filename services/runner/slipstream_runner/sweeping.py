@@ -44,6 +44,9 @@ async def sweep(runtime: Runtime, held: Held) -> None:
                 await search(runtime, held, 3 * runtime.settings.ack_wait_s)
             except SlipstreamError as error:
                 log.warning("the sweep stopped: %s", error.message)
+            except Exception:
+                # One that fails for good, for want of a right say, must not end the runner, whose runs it only mends.
+                log.exception("the sweep failed")
 
 
 async def _sweep_unfinished(runtime: Runtime, held: Held, older_than_s: float) -> None:
