@@ -1,4 +1,4 @@
-"""What the API asks of any runner because it takes a lease, and only runners write leases and thread logs."""
+"""What the API asks of any runner because only runners write leases and thread logs, and remove what is in them."""
 
 import msgspec
 
@@ -17,4 +17,12 @@ class EraseThread(msgspec.Struct, frozen=True, tag_field="ask", tag="erase"):
     thread_id: str
 
 
-UpkeepQuestion = SettleThread | EraseThread
+class TrimLog(msgspec.Struct, frozen=True, tag_field="ask", tag="trim"):
+    """Remove what a thread log holds from before `before_ms`, in Unix milliseconds, if it may go."""
+
+    tenant: str
+    thread_id: str
+    before_ms: int
+
+
+UpkeepQuestion = SettleThread | EraseThread | TrimLog

@@ -44,7 +44,7 @@ MAY_NOT_PUBLISH: Final[dict[str, list[str]]] = {
         *STREAMS_GONE, *ELSEWHERE, TAKES_WORK, NEXT, "threads.home.default.t", "leases.home.default.t", "position.home",
         "$JS.ACK.CONTROL_home.work.1.1.1.1.0", "rpc.home.runner.x",
         "_INBOX_runner.x", "_INBOX_projector.x", "$JS.API.STREAM.CREATE.X",
-        "$JS.API.CONSUMER.CREATE.THREADS_home.x.leases.home.>",
+        "$JS.API.CONSUMER.CREATE.THREADS_home.x.leases.home.>", "$JS.API.STREAM.PURGE.THREADS_home",
     ],
     "runner": [
         *STREAMS_GONE, *ELSEWHERE, NEXT, "position.home", "crons.home.default.c.at", "crons.home.default.c.due",

@@ -17,8 +17,8 @@ import msgspec
 from slipstream_api.app import opened
 from slipstream_api.context import Context
 from slipstream_api.erasing import erase
-from slipstream_api.retention import trim
 from slipstream_api.runs import now_ms
+from slipstream_api.upkeep import trim
 from slipstream_nats.embedded import start_nats
 from slipstream_nats.stored import StoredMessage, next_of_subject
 from slipstream_postgres.embedded import start_postgres

@@ -12,6 +12,7 @@ import pytest
 
 from slipstream_nats.connection import Connection, connect
 from slipstream_nats.controllog import ControlLog
+from slipstream_nats.provision import StreamSettings
 from slipstream_nats.publisher import open_publisher
 from slipstream_nats.stored import next_of_subject
 from slipstream_nats.threadlog import ThreadLog
@@ -24,10 +25,12 @@ from slipstream_schemas.subjects import Scope
 from slipstream_schemas.terminal import terminal_body
 from testkit.servers import NatsServer
 from testkit.service import Service
-from testkit.stack import Stack
+from testkit.stack import Stack, prepare
 from testkit.wait import until
 
-ACK_WAIT_S = 4.0
+ACK_WAIT_S = 2.0
+SLOW_S = 8.0
+"""Longer than a delivery is waited for."""
 OUTAGE_ACK_WAIT_S = 10
 """What the work consumer is provisioned with."""
 GRAPHS = """
@@ -53,7 +56,7 @@ async def one(state): return {"steps": ["one"]}
 async def fail(state): raise ValueError("boom")
 async def ask(state): return {"steps": [interrupt("sure?")]}
 async def slow(state):
-    await asyncio.sleep(2 * ACK_WAIT_S)
+    await asyncio.sleep(SLOW_S)
     return {"steps": ["slow"]}
 async def endless(state): await asyncio.sleep(600)
 async def blocking(state): time.sleep(600)
@@ -66,7 +69,7 @@ async def tick(state):
 ok, bad, asks = made(one=one), made(fail=fail), made(ask=ask)
 lasting, hangs, blocks = made(one=one, slow=slow), made(one=one, endless=endless), made(blocking=blocking)
 sticks, ticks = made(one=one, stuck=stuck), made(one=one, tick=tick)
-""".replace("ACK_WAIT_S", str(ACK_WAIT_S))
+""".replace("SLOW_S", str(SLOW_S))
 
 
 class Rig:
@@ -183,10 +186,14 @@ async def opened_rig(stack: Stack, nats_url: str, folder: Path) -> Rig:
 
 
 @pytest.fixture
-async def rig(stack: Stack, nats_server: NatsServer, tmp_path: Path) -> AsyncIterator[Rig]:
-    opened = await opened_rig(stack, nats_server.url, tmp_path)
-    yield opened
-    await opened.connection.close()
+async def rig(nats_server: NatsServer, database_dsn: str, region: str, tmp_path: Path) -> AsyncIterator[Rig]:
+    """One whose queue soon takes a runner for dead."""
+    with Stack(nats_server.url, database_dsn, region, tmp_path / "stack") as stack:
+        await prepare(stack.nats_url, stack.dsn, region, StreamSettings(ack_wait_s=ACK_WAIT_S))
+        opened = await opened_rig(stack, nats_server.url, tmp_path)
+        yield opened
+        await opened.connection.close()
+        assert not stack.refusals()
 
 
 async def test_success_error_interrupt_and_resume(rig: Rig) -> None:
@@ -265,8 +272,8 @@ async def test_a_killed_holder_is_taken_over(rig: Rig) -> None:
     first = await rig.runner()
     run_id = await rig.start("lasting")
     await rig.running()
-    second = await rig.runner()
     first.kill()
+    second = await rig.runner()
     ended = await rig.ended(run_id)
     assert (ended.status, ended.attempt) == ("success", 2)
     values = [v.data["steps"] for v in await rig.lines() if v.method == "values"]
@@ -309,8 +316,8 @@ async def test_drain_hands_runs_back(rig: Rig) -> None:
     first = await rig.runner(slipstream_drain_grace_s="0.5")
     run_id = await rig.start("lasting")
     await rig.running()
-    await rig.runner()
     first.terminate()
+    await rig.runner()
     assert await first.ended() == 0
     ended = await rig.ended(run_id)
     assert (ended.status, ended.attempt) == ("success", 2)

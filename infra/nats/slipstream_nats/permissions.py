@@ -90,8 +90,6 @@ def users(region: str, feeds: Sequence[Feed] = ()) -> list[User]:
                 f"CONSUMER.CREATE.{control}.*.crons.{region}.>", f"CONSUMER.MSG.NEXT.{control}.*",
                 f"CONSUMER.DELETE.{control}.*",
                 f"STREAM.INFO.{threads}", f"STREAM.MSG.GET.{threads}", f"DIRECT.GET.{threads}",
-                # Retention trims logs; a purge cannot be told from another by its subject.
-                f"STREAM.PURGE.{threads}",
                 f"CONSUMER.CREATE.{threads}.*.threads.{region}.>", f"CONSUMER.MSG.NEXT.{threads}.*",
                 f"CONSUMER.DELETE.{threads}.*",
             ),

@@ -1,10 +1,9 @@
 """Retention: thread logs bounded by age and by size, as the operator chose. By default they are kept for ever.
 
 Theory of operation. The rows name threads that nobody uses and whose log holds something old, or, when all logs
-together are too large, those that nobody has used for longest. The control log then decides: a thread with a run keeps
-all of its log. What goes is removed first and told after, so whoever is killed between the two is followed by one who
-finds nothing more to remove, and tells. Transitions, leases, work and crons are never touched. Every instance does all
-of it: done twice, it does no harm.
+together are too large, those that nobody has used for longest. A runner is asked to trim each: an API may remove
+nothing. Transitions, leases, work and crons are never touched. Every instance does all of it: done twice, it does no
+harm.
 """
 
 import asyncio
@@ -12,13 +11,10 @@ import logging
 import random
 from datetime import UTC, datetime, timedelta
 
+from slipstream_api import upkeep
 from slipstream_api.context import Context
-from slipstream_api.runs import now_ms
-from slipstream_nats import owed
 from slipstream_nats.figures import stream_figures
 from slipstream_postgres import retention as rows
-from slipstream_schemas.errors import NotFound
-from slipstream_schemas.ids import new_run_id
 from slipstream_schemas.limits import (
     REQUEST_DEADLINE_S,
     RETENTION_BATCH,
@@ -27,7 +23,6 @@ from slipstream_schemas.limits import (
     RETENTION_STEPS,
     RETENTION_SWEEP_S,
 )
-from slipstream_schemas.retention import LogTrimmed, trim_log, trimmable_through
 from slipstream_schemas.subjects import threads_stream
 
 log = logging.getLogger("slipstream.retention")
@@ -55,7 +50,7 @@ async def trim_by_age(context: Context, age_max: timedelta, quiet_s: float = RET
         quiet_since = now - min(timedelta(seconds=quiet_s), age_max)
         before = now - age_max
         found = await rows.aged(context.database, quiet_since, before, age_max / RETENTION_STEPS, RETENTION_BATCH)
-        written = [await trim(context.by_itself(tenant), thread_id, before) for tenant, thread_id in found]
+        written = [await upkeep.trim(context.by_itself(tenant), thread_id, before) for tenant, thread_id in found]
         count += len(found)
         if not await _are_projected(context, written):
             if count:
@@ -74,42 +69,13 @@ async def trim_by_size(context: Context, bytes_max: int, quiet_s: float = RETENT
         target = int(bytes_max * RETENTION_ROOM)
         now = datetime.now(UTC)
         found = await rows.longest_unused(context.database, now - timedelta(seconds=quiet_s), RETENTION_BATCH)
-        written = [await trim(context.by_itself(tenant), thread_id, now) for tenant, thread_id in found]
+        written = [await upkeep.trim(context.by_itself(tenant), thread_id, now) for tenant, thread_id in found]
         count += len(found)
         if not await _are_projected(context, written):
             log.warning("thread logs hold %d bytes, %d are allowed, and no unused thread is left to trim: raise "
                         "SLIPSTREAM_THREADS_BYTES_MAX or delete threads", size, bytes_max)  # fmt: skip
             break
     return count
-
-
-async def trim(context: Context, thread_id: str, before: datetime) -> int:
-    """Remove a thread's records from before a moment; returns the seq of the transition, 0 where none may go.
-
-    Raises: Unavailable.
-    """
-    scope, threads = context.scope, context.threads
-    head = await context.control.head(scope, thread_id)
-    last = await threads.last_seq(scope, thread_id)
-    through = trimmable_through(head.state, await threads.first_since(scope, thread_id, before), last)
-    if head.state is None or through is None:
-        return 0
-    if head.state.owed:
-        # Whoever looks for a terminal record that is gone would publish it again.
-        for each in head.state.owed:
-            if not await owed.is_published(threads, scope, thread_id, each):
-                return 0
-        await owed.settle(context.control, scope, thread_id, head.state.owed, now_ms())
-    if through:
-        await threads.trim(scope, thread_id, through)
-    command_id, trimmed = new_run_id(), LogTrimmed(through, int(before.timestamp() * 1000))
-    try:
-        _, seq = await context.control.decide(
-            scope, thread_id, lambda state: trim_log(state, command_id, now_ms(), trimmed)
-        )
-    except NotFound:
-        return 0  # It was deleted meanwhile.
-    return seq
 
 
 async def _are_projected(context: Context, written: list[int]) -> bool:

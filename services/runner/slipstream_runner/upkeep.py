@@ -1,4 +1,4 @@
-"""What the API has runners do, because it takes a lease: an API may not write leases, thread logs or their absence."""
+"""What the API has runners do: an API may not write leases or thread logs, nor remove what is in them."""
 
 import msgspec
 
@@ -7,10 +7,11 @@ from slipstream_nats.publisher import WrongSequence
 from slipstream_postgres import fences
 from slipstream_runner.runtime import Runtime
 from slipstream_runner.settling import pay_owed
+from slipstream_runner.trimming import trim
 from slipstream_schemas import subjects
 from slipstream_schemas.errors import Fenced
 from slipstream_schemas.subjects import Scope
-from slipstream_schemas.upkeep import EraseThread, SettleThread, UpkeepQuestion
+from slipstream_schemas.upkeep import EraseThread, SettleThread, TrimLog, UpkeepQuestion
 
 _decode = msgspec.json.Decoder(UpkeepQuestion).decode
 
@@ -25,6 +26,8 @@ async def serve(runtime: Runtime) -> None:
                 await settle(runtime, question)
             case EraseThread() as question:
                 await erase(runtime, question)
+            case TrimLog() as question:
+                return b"%d" % await trim(runtime, question)
         return b"true"
 
     await rpc.serve(runtime.connection, subjects.upkeep_rpc(runtime.settings.region), answer, "runners")
