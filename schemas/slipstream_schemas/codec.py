@@ -26,7 +26,13 @@ from typing import Any, cast
 import msgspec
 
 from slipstream_schemas.errors import Rejected
-from slipstream_schemas.limits import INTEGER_DIGITS_MAX, PATH_KEY_CHARS_MAX, PATH_STEPS_MAX, VALUE_DEPTH_MAX
+from slipstream_schemas.limits import (
+    INTEGER_DIGITS_MAX,
+    NUMBER_DIGITS_MAX,
+    PATH_KEY_CHARS_MAX,
+    PATH_STEPS_MAX,
+    VALUE_DEPTH_MAX,
+)
 
 _PLAIN = (str, int, float, bool, type(None))
 _BASES: tuple[type[Any], ...] = (str, int, float, bytes)
@@ -240,7 +246,7 @@ def _inner(value: object) -> Any:
 
 
 def _of_decimal(value: decimal.Decimal) -> int | float:
-    if not value.is_finite() or abs(value.adjusted()) >= INTEGER_DIGITS_MAX:
+    if not value.is_finite() or abs(value.adjusted()) >= NUMBER_DIGITS_MAX:
         # float() knows infinities and what is too large or too small for it; int() would write out every digit.
         return float(value)
     return int(value) if value == value.to_integral_value() else float(value)

@@ -24,6 +24,8 @@ VALUE_DEPTH_MAX: Final = 200
 """Of what a graph says. Python's own limit of 1,000 frames would stop a reader that decodes deeper ones."""
 INTEGER_DIGITS_MAX: Final = 4300
 """Python reads and writes no longer integers as text."""
+NUMBER_DIGITS_MAX: Final = 308
+"""A double holds no longer number, and the stock clients fail on the whole answer that has one."""
 PATH_KEY_CHARS_MAX: Final = 64
 """Of a key in the text of an error."""
 PATH_STEPS_MAX: Final = 8

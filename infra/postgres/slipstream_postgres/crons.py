@@ -11,10 +11,11 @@ import msgspec
 from slipstream_postgres.conditions import Statement, allowed
 from slipstream_postgres.pool import Database
 from slipstream_postgres.rows import moment, raw
+from slipstream_schemas.ids import system_assistant_id
 from slipstream_schemas.metadata_filter import MetadataFilter
 
-SORTABLE = ("cron_id", "assistant_id", "thread_id", "created_at", "updated_at", "next_run_date")
-MATCHING = """tenant=$1 AND ($2::text IS NULL OR assistant_id=$2) AND ($3::text IS NULL OR thread_id=$3)
+SORTABLE = ("cron_id", "assistant_id", "thread_id", "created_at", "updated_at", "next_run_date", "end_time")
+MATCHING = """tenant=$1 AND ($2::text IS NULL OR assistant_id IN ($2, $6)) AND ($3::text IS NULL OR thread_id=$3)
  AND ($4::bool IS NULL OR enabled=$4) AND metadata @> $5"""
 
 
@@ -38,7 +39,7 @@ class CronRow(msgspec.Struct):
 
 
 class CronQuery(msgspec.Struct):
-    """What a search asks for."""
+    """What a search asks for. `assistant_id` may be a graph's name, which stands for its own assistant."""
 
     assistant_id: str | None = None
     thread_id: str | None = None
@@ -138,7 +139,9 @@ async def overdue(database: Database, late_s: float, limit: int) -> list[tuple[s
 
 
 def _matching(tenant: str, query: CronQuery) -> tuple[Statement, str]:
-    sql = Statement(tenant, query.assistant_id, query.thread_id, query.enabled, msgspec.json.encode(query.metadata))
+    wanted = query.assistant_id
+    of_graph = None if wanted is None else system_assistant_id(wanted)
+    sql = Statement(tenant, wanted, query.thread_id, query.enabled, msgspec.json.encode(query.metadata), of_graph)
     return sql, f"{MATCHING} AND {allowed(query.allowed, sql.put)}"
 
 

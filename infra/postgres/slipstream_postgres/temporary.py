@@ -6,7 +6,10 @@ Plain rows, written before the thread is made: a thread whose row is lost would 
 
 from datetime import timedelta
 
+import msgspec
+
 from slipstream_postgres.pool import Database
+from slipstream_postgres.rows import moment
 
 
 async def remember(database: Database, tenant: str, thread_id: str, run_id: str, kept_s: float = 0) -> None:
@@ -34,6 +37,30 @@ async def limit_life(
             "prune_minutes=excluded.prune_minutes",
             tenant, thread_id, wholly, partly,
         )  # fmt: skip
+
+
+class ThreadTtl(msgspec.Struct):
+    """What a thread's ttl comes to, as the wire has it."""
+
+    strategy: str
+    ttl_minutes: float
+    expires_at: str
+
+
+async def ttl_of(database: Database, tenant: str, thread_id: str) -> ThreadTtl | None:
+    """How long a thread, or its older checkpoints, stay unless it changes; None for ever. Raises: Unavailable."""
+    async with database.connection() as connection:
+        row = await connection.fetchrow(
+            "SELECT minutes, ttl_minutes IS NULL AS keeps_latest, "
+            "greatest(t.updated_at, c.created_at) + make_interval(secs => minutes * 60) AS expires_at "
+            "FROM temporary_threads c JOIN threads t USING (tenant, thread_id), "
+            "coalesce(ttl_minutes, prune_minutes) AS minutes "
+            "WHERE tenant=$1 AND thread_id=$2 AND minutes IS NOT NULL",
+            tenant, thread_id,
+        )  # fmt: skip
+    if row is None:
+        return None
+    return ThreadTtl("keep_latest" if row["keeps_latest"] else "delete", row["minutes"], moment(row["expires_at"]))
 
 
 async def due(database: Database, limit: int) -> list[tuple[str, str]]:

@@ -9,11 +9,18 @@ from litestar import Request
 from slipstream_api.problems import invalid
 from slipstream_schemas.codec import Unserialisable, to_plain
 from slipstream_schemas.errors import InvalidArgument, TooLarge, TooSlow
-from slipstream_schemas.limits import BODY_BYTES_MAX, BODY_DEADLINE_S, IDEMPOTENCY_KEY_CHARS_MAX, JSON_DEPTH_MAX
+from slipstream_schemas.limits import (
+    BODY_BYTES_MAX,
+    BODY_DEADLINE_S,
+    IDEMPOTENCY_KEY_CHARS_MAX,
+    JSON_DEPTH_MAX,
+    NUMBER_DIGITS_MAX,
+)
 
 T = TypeVar("T")
 S = TypeVar("S", bound=msgspec.Struct)
 AnyRequest = Request[Any, Any, Any]
+NUMBER_MAX = 10**NUMBER_DIGITS_MAX
 
 
 async def read(request: AnyRequest, kind: type[T]) -> T:
@@ -58,6 +65,9 @@ def decode(raw: bytes) -> Any:
 
 
 def _depth(value: Any, level: int) -> int:
+    """How deep it goes. Raises: InvalidArgument for a number that clients could not read back."""
+    if isinstance(value, int) and not -NUMBER_MAX < value < NUMBER_MAX:
+        raise InvalidArgument(f"A number has more than {NUMBER_DIGITS_MAX} digits", ("body",), "json_invalid")
     if level > JSON_DEPTH_MAX or not isinstance(value, (dict, list)):
         return level
     inner = value.values() if isinstance(value, dict) else value  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]

@@ -12,8 +12,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from slipstream_schemas.codec import dumps
 from slipstream_schemas.limits import HEAD_BYTES_MAX, HEAD_DEADLINE_S, HEADERS_MAX, URL_BYTES_MAX
 
-ABORT: Final = "slipstream.abort"
-"""A scope's extension: `call` gives the connection up with all that is unsent."""
+CONNECTION: Final = "slipstream.connection"
+"""A scope's extension: `abort` ends the connection with all that is unsent, `close` when that was sent."""
 REASONS: Final = {
     414: (b"URI Too Long", f"the URL is longer than {URL_BYTES_MAX} bytes"),
     431: (
@@ -60,7 +60,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """A request begins."""
         super().on_message_begin()
-        self.scope["extensions"] = {ABORT: {"call": self.transport.abort}}
+        self.scope["extensions"] = {CONNECTION: {"abort": self.transport.abort, "close": self.transport.close}}
         self._head_bytes = self._counted = 0
         self._expect_head()
 

@@ -21,6 +21,7 @@ class _Config(msgspec.Struct):
     """The known keys of a config; others are kept as they are."""
 
     tags: list[str] | None = None
+    metadata: dict[str, Any] | None = None
     recursion_limit: int | None = None
     max_concurrency: int | None = None
     configurable: dict[str, Any] | None = None

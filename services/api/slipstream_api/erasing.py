@@ -13,7 +13,7 @@ from collections.abc import Callable
 from slipstream_api import upkeep
 from slipstream_api.context import Context
 from slipstream_api.runs import now_ms
-from slipstream_postgres import erasures
+from slipstream_postgres import erasures, temporary
 from slipstream_schemas import run_state as rs
 from slipstream_schemas.errors import Conflict, SlipstreamError, Unavailable
 from slipstream_schemas.ids import new_run_id
@@ -53,6 +53,8 @@ async def erase(context: Context, thread_id: str) -> None:
     await context.control.purge_work(scope, thread_id)
     # What users wrote goes while the first tombstone stands, so that whoever takes this up finds it.
     await context.control.purge_before(scope, thread_id, head.stream_seq)
+    # The id is not free yet, so this is no ttl of a namesake's.
+    await temporary.forget(context.database, scope.tenant, thread_id)
     try:
         _, seq = await context.control.decide(
             scope, thread_id, lambda state: rs.erase_thread(state, command_id, now_ms())

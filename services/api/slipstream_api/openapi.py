@@ -159,7 +159,7 @@ def _thread_paths(thread: str) -> Schema:
         "/threads/search": {"post": _operation(tag, "Search Threads", body=searched, success=listed(OBJECT), codes=())},
         "/threads/count": {"post": _operation(tag, "Count Threads", body=searched, success=INTEGER, codes=())},
         thread: {
-            "get": _operation(tag, "Get Thread", (THREAD,), success=row),
+            "get": _operation(tag, "Get Thread", (THREAD, ("include", "query", "string")), success=row),
             "patch": _operation(tag, "Patch Thread", (THREAD,), thread_routes.ThreadPatch, row, other=minimal),
             "delete": _operation(tag, "Delete Thread", (THREAD,), success=GONE, status="204"),
         },
@@ -251,7 +251,8 @@ def _run_paths(thread: str, run: str) -> Schema:
         f"{thread}/runs": {
             "post": _operation(tag, "Create Run", (THREAD,), body, row, codes),
             "get": _operation(
-                tag, "List Runs", (THREAD, *PAGE_OF, ("status", "query", "string")), success=listed(row)
+                tag, "List Runs", (THREAD, *PAGE_OF, ("status", "query", "string"), ("select", "query", "string")),
+                success=listed(OBJECT),
             ),
         },
         f"{thread}/runs/stream": {"post": _operation(tag, "Create And Stream Run", (THREAD,), body, SSE, codes)},

@@ -1,5 +1,8 @@
 """Pages of what matches: how long, from where, in which order, with which fields."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import msgspec
 
 from slipstream_api.bodies import bounded
@@ -44,3 +47,10 @@ def checked(page: Page, sortable: tuple[str, ...], selectable: tuple[str, ...]) 
         page.sort_by or "created_at",
         page.sort_order or "desc",
     )
+
+
+def picked(rows: Sequence[msgspec.Struct], select: Sequence[str] | None) -> list[Any]:
+    """Rows, or the selected fields of each."""
+    if not select:
+        return list(rows)
+    return [{name: getattr(row, name) for name in select if hasattr(row, name)} for row in rows]

@@ -88,9 +88,10 @@ async def _make_up_for(context: Context, tenant: str, row: rows.CronRow) -> None
 async def _delete_threads(context: Context) -> None:
     """Delete the threads whose time is over."""
     for tenant, thread_id in await temporary.due(context.database, CRON_SWEEP_ROWS):
-        with contextlib.suppress(NotFound):
+        try:
             await erasing.delete_thread(context.by_itself(tenant), thread_id)
-        await temporary.forget(context.database, tenant, thread_id)
+        except NotFound:
+            await temporary.forget(context.database, tenant, thread_id)
     await erasing.finish_deletions(context)
     for tenant, thread_id in await temporary.gone(context.database, TEMPORARY_GONE_S, CRON_SWEEP_ROWS):
         await temporary.forget(context.database, tenant, thread_id)

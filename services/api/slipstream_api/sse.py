@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from litestar.types import Receive, Scope, Send
 
-from slipstream_api.bounded_http import ABORT
+from slipstream_api.bounded_http import CONNECTION
 from slipstream_schemas.errors import SlipstreamError
 from slipstream_schemas.limits import SSE_HEARTBEAT_S, SSE_SEND_DEADLINE_S
 
@@ -72,6 +72,8 @@ class Stream:
 
     `keepalive` is sent at every beat, whatever else was: the JavaScript SDK takes a slower cadence than it has seen for
     a dead connection. `on_gone` is called when the client left before the end, `on_end` in any case.
+    With `breaks` a body whose pieces did not come to their end is broken off: white space alone would be taken for the
+    whole answer, where the stock clients come back to the `Location` of one that broke.
     """
 
     def __init__(
@@ -84,10 +86,11 @@ class Stream:
         opening: bytes = HEARTBEAT,
         on_gone: Callable[[], Awaitable[None]] | None = None,
         on_end: Callable[[], None] | None = None,
+        breaks: bool = False,
     ) -> None:
         self._pieces, self._heart, self._keepalive, self._on_gone = pieces, heart, keepalive, on_gone
-        self._on_end = on_end
-        self._opening = opening
+        self._on_end, self._opening, self._breaks = on_end, opening, breaks
+        self._is_whole = False
         self._headers = [(name.encode(), value.encode()) for name, value in headers.items()]
         self._wake = asyncio.Event()
         self._sending_since_beat: int | None = None
@@ -108,16 +111,20 @@ class Stream:
         except TimeoutError:
             is_gone = True
             log.warning("dropped a client of %s that read nothing for %.0f s", scope.get("path"), SSE_SEND_DEADLINE_S)
-            _abort(scope)
+            # A connection that is merely closed stays, with its buffers, until the client has read the rest.
+            _give_up(scope, "abort")
         except SlipstreamError as error:
             log.warning("the stream %s ended: %s", scope.get("path"), error.message)
         finally:
+            is_broken = self._breaks and not self._is_whole and not is_gone
+            if is_broken:
+                _give_up(scope, "close")
             self._heart.leave(self._wake)
             await _end(gone)
             await self._pieces.aclose()
             if is_gone and self._on_gone is not None:
                 await self._on_gone()
-        if not is_gone:
+        if not is_gone and not is_broken:
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _attend(self, send: Send, gone: "asyncio.Task[None]") -> bool:
@@ -147,6 +154,7 @@ class Stream:
             self._sending_since_beat = self._heart.beats
             await send({"type": "http.response.body", "body": piece, "more_body": True})
             self._sending_since_beat = None
+        self._is_whole = True
 
     async def _beat(self, send: Send) -> None:
         if self._sending_since_beat is not None:
@@ -176,11 +184,11 @@ async def _gone(receive: Receive) -> None:
         pass
 
 
-def _abort(scope: Scope) -> None:
-    # A connection that is merely closed stays, with its buffers, until the client has read the rest.
+def _give_up(scope: Scope, how: str) -> None:
+    """End a connection in the middle of its answer: `abort` with what is unsent, `close` once that was sent."""
     extensions: Any = scope.get("extensions") or {}
-    if ABORT in extensions:
-        extensions[ABORT]["call"]()
+    if CONNECTION in extensions:
+        extensions[CONNECTION][how]()
 
 
 async def _send(send: Send, piece: bytes) -> None:

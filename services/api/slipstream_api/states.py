@@ -107,9 +107,10 @@ async def get_state(
 
 async def history(
     context: Context, thread_id: str, *, limit: int = 1, before: str | None = None,
-    metadata: dict[str, Any] | None = None, namespace: str = "", select: list[str] | None = None,
+    metadata: dict[str, Any] | None = None, at: Checkpoint | None = None, select: list[str] | None = None,
 ) -> list[msgspec.Raw]:  # fmt: skip
-    """The thread's states, newest first, those of a subgraph with `namespace`; none for a thread without a graph.
+    """The thread's states, newest first; none for a thread without a graph. `at` names a subgraph by its namespace, and
+    with an id that one state alone.
 
     Raises: NotFound, Rejected, InvalidArgument, TooLarge, Unavailable.
     """
@@ -117,10 +118,12 @@ async def history(
     fields = check_select(select)
     graph_id = graph_of(await row_of(context, thread_id))
     out: list[msgspec.Raw] = []
+    where = at or Checkpoint()
     size = 0
     while graph_id is not None and len(out) < limit:
-        question = {"ask": "history", "thread_id": thread_id, "namespace": namespace, "before": before,
-                    "metadata": metadata or {}, "limit": limit - len(out), "select": fields}  # fmt: skip
+        question = {"ask": "history", "thread_id": thread_id, "namespace": where.checkpoint_ns or "",
+                    "checkpoint_id": where.checkpoint_id, "before": before, "metadata": metadata or {},
+                    "limit": limit - len(out), "select": fields}  # fmt: skip
         answer = await _ask(context, graph_id, question, STATE_ANSWER_DEADLINE_S)
         page = msgspec.json.decode(answer, type=_Page)
         out.extend(page.states)

@@ -28,6 +28,8 @@ PATCH_THREAD = """UPDATE threads SET metadata=metadata || $3, updated_at=$4, con
  WHERE tenant=$1 AND thread_id=$2 AND control_seq < $5"""
 THREAD_OF_RUN = """UPDATE threads SET metadata=metadata || $3, config=$4, status=$5, updated_at=$6, control_seq=$7
  WHERE tenant=$1 AND thread_id=$2 AND control_seq < $7"""
+ROLL_BACK_THREAD = """UPDATE threads SET status=$3, updated_at=$4, control_seq=$5, error=$6
+ WHERE tenant=$1 AND thread_id=$2 AND control_seq < $5"""
 THREAD_STATUS = """UPDATE threads SET status=$3, updated_at=$4, control_seq=$5
  WHERE tenant=$1 AND thread_id=$2 AND control_seq < $5"""
 END_THREAD = """UPDATE threads SET status=$3, updated_at=$4, control_seq=$5, error=$6, interrupts=$7,
@@ -56,6 +58,11 @@ END_ERASURE = "DELETE FROM erasures WHERE tenant=$1 AND thread_id=$2"
 TRIM_LOG = """UPDATE threads SET log_from=$3, control_seq=$4
  WHERE tenant=$1 AND thread_id=$2 AND control_seq < $4"""
 DELETE_THREAD = "DELETE FROM threads WHERE tenant=$1 AND thread_id=$2 AND control_seq < $3"
+
+
+CANCELLED = dumps({"error": "UserInterrupt", "message": "The run was cancelled."})
+ROLLED_BACK = dumps({"error": "UserRollback", "message": "The run was rolled back."})
+"""Of a thread whose last run somebody has stopped, in the reference's words; the run itself has no error."""
 
 
 class Applied(msgspec.Struct, frozen=True):
@@ -113,8 +120,8 @@ def reduce(
             return _run_ended(transition, applied, values)
         case "run_rolled_back":
             rolled = msgspec.json.decode(transition.payload, type=rs.RunRolledBack)
-            return [(DELETE_RUN, (scope.tenant, rolled.run_id, stream_seq)),
-                    _thread_status(applied, transition.state.status)]  # fmt: skip
+            thread = (*applied.thread, transition.state.status, applied.at, stream_seq, ROLLED_BACK)
+            return [(DELETE_RUN, (scope.tenant, rolled.run_id, stream_seq)), (ROLL_BACK_THREAD, thread)]
         case "run_deleted":
             deleted = msgspec.json.decode(transition.payload, type=rs.RunDeleted)
             return [(DELETE_RUN, (scope.tenant, deleted.run_id, stream_seq))]
@@ -187,7 +194,8 @@ def _run_cancelled(transition: rs.Transition, applied: Applied) -> list[Statemen
 
 def _run_ended(transition: rs.Transition, applied: Applied, values: bytes | None) -> list[Statement]:
     ended = msgspec.json.decode(transition.payload, type=rs.RunEnded)
-    error = None if ended.error is None else dumps(ended.error)
+    stopped = CANCELLED if ended.status == "interrupted" else None
+    error = stopped if ended.error is None else dumps(ended.error)
     thread = (*applied.thread, transition.state.status, applied.at, applied.stream_seq, error, dumps(ended.interrupts),
               values)  # fmt: skip
     return [(END_THREAD, thread), _end_run(applied, ended.run_id, ended.status, ended.attempt, ended.error)]

@@ -63,6 +63,7 @@ def run_metadata(attempt: Attempt) -> dict[str, Any]:
     run = attempt.run
     return {
         "created_by": "system",
+        **(run.config.get("metadata") or {}),
         **run.metadata,
         "run_id": run.run_id,
         "thread_id": attempt.thread_id,

@@ -28,13 +28,15 @@ class StateQuestion(msgspec.Struct, tag_field="ask", tag="state"):
 class HistoryQuestion(msgspec.Struct, tag_field="ask", tag="history"):
     """A page of the states of a thread, newest first; those of a subgraph with `namespace`.
 
-    `before` is the checkpoint that the page lies behind; `metadata` is matched by containment.
+    `before` is the checkpoint that the page lies behind; `metadata` is matched by containment; `checkpoint_id` names
+    the only one that is wanted.
     """
 
     graph_id: str
     tenant: str
     thread_id: str
     namespace: str = ""
+    checkpoint_id: str | None = None
     before: str | None = None
     metadata: dict[str, Any] = {}
     limit: int = 1
@@ -69,9 +71,10 @@ async def read_history(runtime: Runtime, question: HistoryQuestion) -> HistoryPa
     """One page of `POST /threads/{thread_id}/history`. Raises: NotFound, Rejected, Unavailable."""
     scope = Scope(runtime.settings.region, question.tenant)
     saver = FencedSaver(runtime.checkpoints, scope, question.thread_id, None)
-    config: dict[str, Any] = {
-        "configurable": {"checkpoint_ns": question.namespace, "thread_id": question.thread_id},
-    }
+    configurable = {"checkpoint_ns": question.namespace, "thread_id": question.thread_id}
+    if question.checkpoint_id:
+        configurable["checkpoint_id"] = question.checkpoint_id
+    config: dict[str, Any] = {"configurable": configurable}
     before: Any = {"configurable": {"checkpoint_id": question.before}} if question.before else None
     wanted = min(question.limit, HISTORY_PAGE_STATES)
     states: list[msgspec.Raw] = []
@@ -134,12 +137,17 @@ def interrupt_of(interrupt: Any) -> dict[str, Any]:
     return {"id": interrupt.id, "value": to_plain(interrupt.value)}
 
 
+def _error_of(error: Any) -> str | None:
+    """How a task failed. LangGraph stores the exception's `repr`, and a checkpoint gives back that text."""
+    return error if error is None or isinstance(error, str) else repr(error)
+
+
 def _task(task: Any) -> dict[str, Any]:
     below: Any = task.state
     is_snapshot = isinstance(below, StateSnapshot)
     return {
         "id": task.id, "name": task.name, "path": to_plain(task.path),
-        "error": None if task.error is None else repr(task.error),
+        "error": _error_of(task.error),
         "interrupts": [interrupt_of(each) for each in task.interrupts],
         "checkpoint": place(below.config if is_snapshot else below),
         "state": shape(below) if is_snapshot else None, "result": to_plain(task.result),

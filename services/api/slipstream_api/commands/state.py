@@ -48,7 +48,7 @@ async def list_checkpoints(call: Call) -> Outcome:
     await access.thread(call.context, call.thread_id)
     found = await states.history(
         call.context, call.thread_id, limit=asked.limit, before=asked.before,
-        namespace=_namespace(asked.namespace or []), select=CHECKPOINT_FIELDS,
+        at=states.Checkpoint(checkpoint_ns=_namespace(asked.namespace or [])), select=CHECKPOINT_FIELDS,
     )  # fmt: skip
     return Outcome({"checkpoints": [_summary(_decoded(each)) for each in found]})
 

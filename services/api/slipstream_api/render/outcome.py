@@ -47,11 +47,13 @@ class Outcome:
             self.error = view.x.get("error")
 
     def result(self) -> Any:
-        """The final values, with the questions that the run asks, or its error."""
+        """The final values, with the questions that the run asks, or its error. A run that ended before it had any
+        values has an empty object: the JavaScript SDK looks for a key in what it gets.
+        """
         if self.error is not None:
             return {"__error__": self.error}
         if not self.interrupts:
-            return self.values
+            return {} if self.values is None else self.values
         # Each of several parallel questions came in values of its own, so the last values hold one of them.
         asked = [self._asked.get(each["id"], {**each, "response_schema": None}) for each in self.interrupts]
         return {**(self.values if isinstance(self.values, dict) else {}), INTERRUPT: asked}

@@ -8,7 +8,7 @@ from litestar import Request, Response, delete, get, patch, post
 from slipstream_api import access, configs, erasing
 from slipstream_api.bodies import bounded, changed, flag, idempotency_key, read
 from slipstream_api.context import Context
-from slipstream_api.paging import Page, checked
+from slipstream_api.paging import Page, checked, picked
 from slipstream_api.problems import as_json
 from slipstream_api.threads import check_metadata
 from slipstream_postgres import assistants
@@ -179,10 +179,8 @@ async def search(request: AnyRequest) -> Response[bytes]:
     rows = await assistants.search(context.database, context.scope.tenant, query)
     total = await assistants.count(context.database, context.scope.tenant, query)
     more = {"x-pagination-next": str(query.offset + query.limit)} if len(rows) > query.limit else {}
-    shown: list[Any] = list(rows[: query.limit])
-    if body.select:
-        shown = [{name: getattr(row, name) for name in body.select} for row in shown]
-    return as_json(shown, headers={"x-pagination-total": str(total), **more})
+    headers = {"x-pagination-total": str(total), **more}
+    return as_json(picked(rows[: query.limit], body.select), headers=headers)
 
 
 @post("/assistants/count", status_code=200)

@@ -9,7 +9,7 @@ from litestar import Request, Response, delete, get, patch, post
 from slipstream_api import access, crons, runs
 from slipstream_api.bodies import convert, idempotency_key, read
 from slipstream_api.context import Context
-from slipstream_api.paging import Page, checked
+from slipstream_api.paging import Page, checked, picked
 from slipstream_api.problems import as_json
 from slipstream_postgres import crons as rows
 from slipstream_postgres.crons import SORTABLE, CronQuery, CronRow
@@ -21,6 +21,8 @@ from slipstream_schemas.limits import CRONS_MAX, METADATA_KEYS_MAX
 AnyRequest = Request[Any, Any, Any]
 Maybe = msgspec.UnsetType | str | None
 COMPLETIONS = ("delete", "keep")
+FIELDS = (*CronRow.__struct_fields__, "now")
+"""What clients may select; `now` is none of a cron's, and left out."""
 
 
 class CronCreate(msgspec.Struct):
@@ -186,7 +188,7 @@ async def remove(request: AnyRequest, cron_id: str) -> None:
 
 
 def _query(body: CronSearch) -> CronQuery:
-    page = checked(body, SORTABLE, CronRow.__struct_fields__)
+    page = checked(body, SORTABLE, FIELDS)
     return CronQuery(
         body.assistant_id, body.thread_id, body.enabled, body.metadata or {}, page.sort_by, page.sort_order,
         page.limit, page.offset,
@@ -215,10 +217,7 @@ async def search(request: AnyRequest) -> Response[bytes]:
     more = {"x-pagination-next": str(query.offset + query.limit)} if len(found) > query.limit else {}
     total = await rows.count(context.database, context.scope.tenant, query)
     headers = {"x-pagination-total": str(total), **more}
-    if body.select is None:
-        return as_json(found[: query.limit], headers=headers)
-    chosen = [{name: getattr(row, name) for name in body.select} for row in found[: query.limit]]
-    return as_json(chosen, headers=headers)
+    return as_json(picked(found[: query.limit], body.select), headers=headers)
 
 
 @post("/runs/crons/count", status_code=200)

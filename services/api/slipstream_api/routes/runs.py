@@ -11,6 +11,7 @@ from litestar.types import ASGIApp
 from slipstream_api import access, runs
 from slipstream_api.bodies import flag, idempotency_key, integer, read
 from slipstream_api.context import Context
+from slipstream_api.paging import picked
 from slipstream_api.problems import as_json
 from slipstream_api.render.outcome import Outcome
 from slipstream_api.render.v1 import V1Renderer
@@ -29,13 +30,21 @@ from slipstream_schemas.seq import last_of, unpack
 AnyRequest = Request[Any, Any, Any]
 EVENT_ID = re.compile(r"(\d{1,16})(?:-(\d{1,9}))?", re.ASCII)
 FROM_START = frozenset({"-1", "-", "0"})
+RUN_FIELDS = (*RunRow.__struct_fields__, "cancel_reason")
+"""What clients may select; nobody gives a reason, so no run has one."""
 RUN_STATUSES = ("pending", "running", "success", "error", "timeout", "interrupted")
 
 
-def places(accepted: runs.Accepted, what: str) -> dict[str, str]:
+def places(thread_id: str, run_id: str, what: str, query: str = "") -> dict[str, str]:
     """The headers that say where a run lies and how to come back to it."""
-    path = f"/threads/{accepted.thread_id}/runs/{accepted.run_id}"
-    return {"location": f"{path}/{what}", "content-location": path}
+    path = f"/threads/{thread_id}/runs/{run_id}"
+    return {"location": f"{path}/{what}{query}", "content-location": path}
+
+
+def query_of(request: AnyRequest) -> str:
+    """The query as it came: a client that comes back to a `Location` sends nothing but that."""
+    query: bytes = request.scope["query_string"]
+    return f"?{query.decode('latin-1')}" if query else ""
 
 
 async def start(
@@ -90,7 +99,7 @@ async def create(request: AnyRequest, thread_id: str) -> Response[bytes]:
     """Create a run and answer at once."""
     context: Context = request.state.context
     _, accepted = await start(request, thread_id)
-    headers = {"content-location": places(accepted, "")["content-location"]}
+    headers = {"content-location": places(thread_id, accepted.run_id, "")["content-location"]}
     return as_json(await runs.row_of(context, accepted), headers=headers)
 
 
@@ -111,7 +120,8 @@ async def stream_new(request: AnyRequest, thread_id: str, *, creates_thread: boo
     stays = body.on_disconnect == "continue" or (body.on_disconnect is None and body.stream_resumable)
     on_gone = None if stays else _canceller(context, accepted.thread_id, accepted.run_id)
     pieces = follow(context, accepted.thread_id, last_of(accepted.log_seq), renderer)
-    return Stream(pieces, context.heart, {**SSE_HEADERS, **places(accepted, "stream")}, on_gone=on_gone)
+    headers = {**SSE_HEADERS, **places(accepted.thread_id, accepted.run_id, "stream")}
+    return Stream(pieces, context.heart, headers, on_gone=on_gone)
 
 
 def _canceller(context: Context, thread_id: str, run_id: str) -> Callable[[], Awaitable[None]]:
@@ -178,7 +188,8 @@ async def wait_new(request: AnyRequest, thread_id: str, *, creates_thread: bool 
     on_gone = None
     if body.on_disconnect == "cancel":
         on_gone = _canceller(context, accepted.thread_id, accepted.run_id)
-    return waiting(context, accepted.thread_id, accepted.run_id, accepted.log_seq, places(accepted, "join"), on_gone)
+    where = places(accepted.thread_id, accepted.run_id, "join")
+    return waiting(context, accepted.thread_id, accepted.run_id, accepted.log_seq, where, on_gone)
 
 
 def waiting(
@@ -191,7 +202,7 @@ def waiting(
         yield dumps(shape(await outcome_of(context, thread_id, run_id, last_of(log_seq))))
 
     json_headers = {"content-type": "application/json", **headers}
-    return Stream(pieces(), context.heart, json_headers, keepalive=NEWLINE, opening=b"", on_gone=on_gone)
+    return Stream(pieces(), context.heart, json_headers, keepalive=NEWLINE, opening=b"", on_gone=on_gone, breaks=True)
 
 
 @get("/threads/{thread_id:str}/runs/{run_id:str}/join")
@@ -201,7 +212,8 @@ async def join(request: AnyRequest, thread_id: str, run_id: str) -> ASGIApp:
     await access.thread(context, check_thread_id(thread_id), "read", {"run_id": run_id})
     place = await place_of(context, thread_id, run_id)
     on_gone = _canceller(context, thread_id, run_id) if flag(request, "cancel_on_disconnect") else None
-    return waiting(context, thread_id, run_id, place.log_seq, {}, on_gone)
+    where = places(thread_id, run_id, "join", query_of(request))
+    return waiting(context, thread_id, run_id, place.log_seq, where, on_gone)
 
 
 def last_event_id(request: AnyRequest) -> tuple[int, int] | None:
@@ -227,10 +239,11 @@ async def join_stream(request: AnyRequest, thread_id: str, run_id: str) -> ASGIA
     renderer = renderer_of(row, asked, subgraphs=flag(request, "stream_subgraphs") or flag(request, "subgraphs"))
     last = last_event_id(request)
     is_over = place.status not in ("pending", "running")
+    headers = {**SSE_HEADERS, **places(thread_id, run_id, "stream", query_of(request))}
     if last is None:
         since = last_of(await context.threads.last_seq(context.scope, thread_id))
         if is_over:
-            return Stream(_nothing(), context.heart, SSE_HEADERS)
+            return Stream(_nothing(), context.heart, headers)
     elif last == (0, 0):
         since = last_of(place.log_seq)
     else:
@@ -241,9 +254,9 @@ async def join_stream(request: AnyRequest, thread_id: str, run_id: str) -> ASGIA
         since, renderer.known = (last[0] - 1, last) if last[1] else (last[0], None)
     renderer.needs_opening = True
     if is_over and await _ends_before(context, thread_id, run_id, since):
-        return Stream(_nothing(), context.heart, SSE_HEADERS)
+        return Stream(_nothing(), context.heart, headers)
     on_gone = _canceller(context, thread_id, run_id) if flag(request, "cancel_on_disconnect") else None
-    return Stream(follow(context, thread_id, since, renderer), context.heart, SSE_HEADERS, on_gone=on_gone)
+    return Stream(follow(context, thread_id, since, renderer), context.heart, headers, on_gone=on_gone)
 
 
 async def _ends_before(context: Context, thread_id: str, run_id: str, since: int) -> bool:
@@ -307,6 +320,10 @@ async def list_runs(request: AnyRequest, thread_id: str) -> Response[bytes]:
     status = request.query_params.get("status")
     if status is not None and status not in RUN_STATUSES:
         raise InvalidArgument(f"Expected one of {', '.join(RUN_STATUSES)}", ("query", "status"), "literal_error")
+    select = request.query_params.getall("select", [])
+    for name in select:
+        if name not in RUN_FIELDS:
+            raise InvalidArgument(f"Expected one of {', '.join(RUN_FIELDS)}", ("query", "select"), "literal_error")
     await access.thread(context, thread_id, "search")
     head = await context.control.head(context.scope, thread_id)
     rs.existing(head.state)
@@ -314,7 +331,7 @@ async def list_runs(request: AnyRequest, thread_id: str) -> Response[bytes]:
     rows = await run_rows.of_thread(
         context.database, context.scope.tenant, thread_id, status=status, limit=limit, offset=offset
     )
-    return as_json(rows)
+    return as_json(picked(rows, select))
 
 
 @get("/threads/{thread_id:str}/runs/{run_id:str}")
@@ -344,7 +361,7 @@ async def cancel(request: AnyRequest, thread_id: str, run_id: str) -> ASGIApp:
     await runs.cancel(context, thread_id, run_id, action)
     if not flag(request, "wait"):
         return Empty(202)
-    return waiting(context, thread_id, run_id, place.log_seq, {})
+    return waiting(context, thread_id, run_id, place.log_seq, places(thread_id, run_id, "join"))
 
 
 ROUTES = [

@@ -40,7 +40,7 @@ async def create(request: AnyRequest) -> Response[bytes]:
     """Create a run on a thread of its own and answer at once."""
     context: Context = request.state.context
     _, accepted = await start(request, _own_thread(request), creates_thread=True)
-    headers = {"content-location": places(accepted, "")["content-location"]}
+    headers = {"content-location": places(accepted.thread_id, accepted.run_id, "")["content-location"]}
     return as_json(await runs.row_of(context, accepted), headers=headers)
 
 

@@ -106,10 +106,9 @@ async def post_history(request: AnyRequest, thread_id: str) -> Response[bytes]:
     context: Context = request.state.context
     await access.thread(context, check_thread_id(thread_id))
     body = await read(request, History)
-    namespace = (body.checkpoint.checkpoint_ns if body.checkpoint else None) or ""
     found = await states.history(
         context, thread_id, limit=body.limit, before=checkpoint_id_of(body.before), metadata=body.metadata,
-        namespace=namespace, select=body.select,
+        at=body.checkpoint, select=body.select,
     )  # fmt: skip
     return as_json(found)
 

@@ -17,7 +17,7 @@ AnyRequest = Request[Any, Any, Any]
 @get("/info", opt=OPEN)
 async def info() -> Response[bytes]:
     """What this server is and can do."""
-    flags = {"assistants": True, "crons": False, "langsmith": False, "event_streaming": True}
+    flags = {"assistants": True, "crons": True, "langsmith": False, "event_streaming": True}
     return as_json({"version": package_version("slipstream"), "langgraph_py_version": package_version("langgraph"),
                     "flags": flags, "metadata": {"name": "slipstream"}})  # fmt: skip
 
@@ -30,7 +30,7 @@ async def ok() -> Response[bytes]:
 
 @get("/ready", opt=OPEN)
 async def ready(request: AnyRequest) -> Response[bytes]:
-    """The process can serve: log and rows answer, and a runner has registered its graphs. Raises: Unavailable."""
+    """The process can serve: log and rows answer. `graphs` counts what runners have registered. Raises: Unavailable."""
     context: Context = request.state.context
     if not context.connection.is_connected:
         raise Unavailable("NATS is not connected")

@@ -11,7 +11,7 @@ from slipstream_api.context import Context
 from slipstream_api.render.thread import MODES, ThreadRenderer
 from slipstream_api.render.v1 import V1Renderer
 from slipstream_api.routes.events import SSE_HEADERS
-from slipstream_api.routes.runs import last_event_id, learn_open, modes_asked, renderer_of
+from slipstream_api.routes.runs import last_event_id, learn_open, modes_asked, query_of, renderer_of
 from slipstream_api.sse import Stream
 from slipstream_nats.cursor import CursorLost
 from slipstream_nats.tail import TailRecord
@@ -45,7 +45,8 @@ async def stream_thread(request: AnyRequest, thread_id: str) -> ASGIApp:
             raise CursorLost(last[0], gap)
         # A part of a line is known: begin at the line and leave those parts out.
         since, skip = (last[0] - 1, last) if last[1] else (last[0], None)
-    return Stream(_pieces(context, thread_id, watch, since, modes, skip), context.heart, SSE_HEADERS)
+    headers = {**SSE_HEADERS, "location": f"/threads/{thread_id}/stream{query_of(request)}"}
+    return Stream(_pieces(context, thread_id, watch, since, modes, skip), context.heart, headers)
 
 
 async def _pieces(

@@ -11,7 +11,7 @@ from slipstream_api.context import Context
 from slipstream_api.paging import one_of
 from slipstream_api.problems import as_json
 from slipstream_api.thread_rows import row_of
-from slipstream_postgres import storage
+from slipstream_postgres import storage, temporary
 from slipstream_schemas import run_state as rs
 from slipstream_schemas.errors import InvalidArgument
 from slipstream_schemas.ids import check_thread_id, new_run_id
@@ -48,7 +48,21 @@ async def get_one(request: AnyRequest, thread_id: str) -> Response[bytes]:
     """One thread."""
     context: Context = request.state.context
     await access.thread(context, check_thread_id(thread_id))
-    return as_json(await row_of(context, thread_id))
+    with_ttl = _includes_ttl(request)
+    row = await row_of(context, thread_id)
+    if not with_ttl:
+        return as_json(row)
+    ttl = await temporary.ttl_of(context.database, context.scope.tenant, thread_id)
+    return as_json({**msgspec.structs.asdict(row), "ttl": ttl})
+
+
+def _includes_ttl(request: AnyRequest) -> bool:
+    """Whether the query asks for the ttl: the SDKs repeat `include`, or join its names. Raises: InvalidArgument."""
+    asked = [name for text in request.query_params.getall("include", []) for name in text.split(",") if name]
+    for name in asked:
+        if name != "ttl":
+            raise InvalidArgument("Expected ttl", ("query", "include"), "literal_error")
+    return bool(asked)
 
 
 @patch("/threads/{thread_id:str}")
