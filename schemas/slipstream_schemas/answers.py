@@ -1,5 +1,6 @@
 """Interrupts that wait, and the answers to them."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -37,17 +38,27 @@ def answered_by(interrupts: tuple[OpenInterrupt, ...], command: dict[str, Any] |
 
 def without_answered(
     interrupts: tuple[OpenInterrupt, ...], answers: tuple[OpenInterrupt, ...]
-) -> tuple[OpenInterrupt, ...]:
-    """What stays open behind the answers.
+) -> tuple[tuple[OpenInterrupt, ...], tuple[OpenInterrupt, ...]]:
+    """What stays open behind the answers, and what they take off.
 
     An answer names the interrupt's namespace or one above it: a stock client in a reloaded page knows the root task
     alone (ADR 33). Raises: NoSuchInterrupt.
     """
     by_id = {interrupt.id: interrupt for interrupt in interrupts}
+    taken: list[OpenInterrupt] = []
     for answer in answers:
         found = by_id.pop(answer.id, None)
         if found is None:
             raise NoSuchInterrupt(f"No pending interrupt {answer.id}.")
         if found.namespace[: len(answer.namespace)] != answer.namespace:
             raise NoSuchInterrupt(f"Interrupt {answer.id} is not in that namespace.")
-    return tuple(by_id.values())
+        taken.append(found)
+    return tuple(by_id.values()), tuple(taken)
+
+
+def still_open(
+    asked: tuple[OpenInterrupt, ...], answered: Iterable[tuple[OpenInterrupt, ...]]
+) -> tuple[OpenInterrupt, ...]:
+    """What is asked and not among what runs that wait are going to answer."""
+    ids = {each.id for some in answered for each in some}
+    return tuple(each for each in asked if each.id not in ids)

@@ -30,8 +30,8 @@ class RunStartParams(msgspec.Struct):
     config: dict[str, Any] | None = None
     metadata: dict[str, Any] | None = None
     multitask_strategy: str | None = msgspec.field(default=None, name="multitaskStrategy")
-    interrupt_before: Any = None
-    interrupt_after: Any = None
+    interrupt_before: str | list[str] | None = None
+    interrupt_after: str | list[str] | None = None
 
 
 class RespondEntry(msgspec.Struct):
@@ -42,6 +42,13 @@ class RespondEntry(msgspec.Struct):
     namespace: list[str] = []
 
 
+class SendTo(msgspec.Struct):
+    """A node to go to, with an input of its own."""
+
+    node: str
+    input: Any = None
+
+
 class InputRespondParams(msgspec.Struct):
     """Parameters of `input.respond`: one answer, or several in `responses`."""
 
@@ -50,7 +57,7 @@ class InputRespondParams(msgspec.Struct):
     response: Any = msgspec.UNSET
     responses: list[RespondEntry] | None = None
     update: dict[str, Any] | None = None
-    goto: Any = None
+    goto: str | SendTo | list[str | SendTo] | None = None
     config: dict[str, Any] | None = None
     metadata: dict[str, Any] | None = None
 

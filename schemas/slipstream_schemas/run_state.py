@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from slipstream_schemas.answers import Answered, OpenInterrupt, without_answered
+from slipstream_schemas.answers import Answered, OpenInterrupt, still_open, without_answered
 from slipstream_schemas.errors import Conflict, NotFound, Rejected, Unavailable
 from slipstream_schemas.limits import PENDING_RUNS_MAX
 
@@ -66,7 +66,7 @@ class RunningRun(msgspec.Struct, frozen=True, omit_defaults=True):
 class PendingRun(msgspec.Struct, frozen=True, omit_defaults=True):
     """A run that waits: for its predecessor, or for the time `due_ms`, 0 for none.
 
-    `created_seq` 0 stands for the transition that carries this state.
+    `created_seq` 0 stands for the transition that carries this state. `answers` are the interrupts that it took off.
     """
 
     run_id: str
@@ -74,6 +74,7 @@ class PendingRun(msgspec.Struct, frozen=True, omit_defaults=True):
     graph_id: str
     log_seq: int = 0
     due_ms: int = 0
+    answers: tuple[OpenInterrupt, ...] = ()
 
 
 class OwedTerminal(msgspec.Struct, frozen=True):
@@ -341,10 +342,11 @@ def create_run(
         )
     if len(state.pending) >= PENDING_RUNS_MAX:
         raise Conflict(f"Thread has {PENDING_RUNS_MAX} pending runs already.")
-    state = msgspec.structs.replace(state, interrupts=without_answered(state.interrupts, answers))
+    left, taken = without_answered(state.interrupts, answers)
+    state = msgspec.structs.replace(state, interrupts=left)
     if created.strategy in ("interrupt", "rollback"):
         state = _superseded(state, created, owe)
-    run = PendingRun(created.run_id, 0, created.graph_id, created.log_seq, created.due_ms)
+    run = PendingRun(created.run_id, 0, created.graph_id, created.log_seq, created.due_ms, taken)
     ahead = sum(each.due_ms <= max(created.due_ms, at_ms) for each in state.pending)
     pending = (*state.pending[:ahead], run, *state.pending[ahead:])
     state = msgspec.structs.replace(state, pending=pending, status="busy")
@@ -363,7 +365,9 @@ def _superseded(
         running = msgspec.structs.replace(running, cancel=action)
     created.supersedes = (*((running.run_id,) if running else ()), *(run.run_id for run in state.pending))
     owed = tuple(owe(run) for run in state.pending) if owe else ()
-    return msgspec.structs.replace(state, running=running, pending=(), owed=(*state.owed, *owed))
+    # The graph will not see their answers, so what they answered is open again.
+    asked = (*state.interrupts, *(each for run in state.pending for each in run.answers))
+    return msgspec.structs.replace(state, running=running, pending=(), owed=(*state.owed, *owed), interrupts=asked)
 
 
 def start_run(state: ThreadState | None, command_id: str, at_ms: int, started: RunStarted) -> Transition:
@@ -434,8 +438,9 @@ def request_cancel(
         raise NotFound("No matching runs found to cancel.")
     if owed is None:
         raise Rejected("a pending run needs its terminal record to be cancelled")
-    status: ThreadStatus = "busy" if state.running or kept else ("interrupted" if state.interrupts else "idle")
-    after = msgspec.structs.replace(state, pending=kept, owed=(*state.owed, owed), status=status)
+    asked = (*state.interrupts, *(each for run in state.pending if run.run_id == run_id for each in run.answers))
+    status: ThreadStatus = "busy" if state.running or kept else ("interrupted" if asked else "idle")
+    after = msgspec.structs.replace(state, pending=kept, owed=(*state.owed, owed), status=status, interrupts=asked)
     return transition("run_cancel_requested", command_id, at_ms, after, RunCancelRequested(run_id, action, ended=True))
 
 
@@ -450,7 +455,7 @@ def end_run(
 ) -> Transition:
     """End the running run. `settled` are the runs whose owed terminal records the holder has published in passing.
 
-    Raises: NotFound, Conflict (another attempt holds the thread).
+    Of `interrupts`, those that a waiting run answers are not open. Raises: NotFound, Conflict (another attempt holds).
     """
     known, running = _held(state, ended.run_id, ended.attempt)
     left = tuple(o for o in known.owed if o.run_id not in settled)
@@ -458,7 +463,7 @@ def end_run(
         known,
         running=None,
         owed=(*left, owed),
-        interrupts=interrupts,
+        interrupts=still_open(interrupts, (run.answers for run in known.pending)),
         asked_behind=running.fence if interrupts else 0,
         status="busy" if known.pending else ended.thread_status,
     )

@@ -11,6 +11,7 @@ from slipstream_schemas.limits import RECORD_LINES_MAX
 LINE_BITS: Final = 8
 LINE_MASK: Final = (1 << LINE_BITS) - 1
 SEQ_MAX: Final = (1 << 53) - 1
+_DIGITS_MAX: Final = len(str(SEQ_MAX))
 
 assert RECORD_LINES_MAX - 1 <= LINE_MASK
 
@@ -23,6 +24,15 @@ def pack(stream_seq: int, line: int) -> int:
 def unpack(seq: int) -> tuple[int, int]:
     """`(stream_seq, line)` of a wire seq."""
     return seq >> LINE_BITS, seq & LINE_MASK
+
+
+def parse(text: str) -> int | None:
+    """The cursor that a text names, None for a text that is no number or one beyond all cursors."""
+    # Python refuses numbers of thousands of digits by an exception of its own.
+    if not text.isascii() or not text.isdigit() or len(text.lstrip("0")) > _DIGITS_MAX:
+        return None
+    found = int(text[-_DIGITS_MAX:])
+    return found if found <= SEQ_MAX else None
 
 
 def last_of(stream_seq: int) -> int:

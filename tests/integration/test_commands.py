@@ -56,9 +56,9 @@ async def test_a_run_that_never_began_has_a_beginning_and_an_end(live: Stack) ->
         superseded = await client.start(thread_id, "counter", {"steps": 1})
         # The rollback takes the running run along, and the one that waits besides.
         last = await client.start(thread_id, "counter", {"steps": 1, "delay_s": 0}, multitaskStrategy="rollback")
-        # With `values` besides: a stream of `lifecycle` alone watches, and would begin at the run that executes.
-        seen = await client.run_events(thread_id, ends=4, channels=["lifecycle", "values"])
-        assert {frame.event for frame in seen} == {"lifecycle", "values"}
+        # Only a stream of `lifecycle` and `input` watches, and would begin at the run that executes.
+        seen = await client.run_events(thread_id, ends=4, channels=["lifecycle"])
+        assert {frame.event for frame in seen} == {"lifecycle"}
         told: dict[str, list[str]] = {}
         for frame in (each for each in seen if each.event == "lifecycle"):
             told.setdefault(frame.body["event_id"].split(":")[1], []).append(frame.body["params"]["data"]["event"])
@@ -123,3 +123,14 @@ async def test_state_commands_are_refused_by_name(live: Stack) -> None:
             answer = await client.command(thread_id, method, **params)
             assert (answer["type"], answer["error"]) == ("error", code), (method, answer)
         assert len((await client.http.get(f"/threads/{thread_id}/runs")).json()) == 1
+
+
+async def test_a_state_is_read_whose_last_step_does_not_go_together(live: Stack) -> None:
+    thread_id = new_thread()
+    async with Client(live.url) as client:
+        await client.start(thread_id, "clash", {"asked": "who"})
+        (end,) = (frame for frame in await client.run_events(thread_id) if frame.ends_root)
+        assert "InvalidUpdateError" in end.body["params"]["data"]["error"]
+        assert (await client.command(thread_id, "state.get"))["result"]["values"] == {"asked": "who"}
+        state = (await client.http.get(f"/threads/{thread_id}/state")).raise_for_status().json()
+        assert state["next"] == ["left", "right"]

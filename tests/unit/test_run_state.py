@@ -172,6 +172,37 @@ def test_one_of_many_answers_wins() -> None:
         rs.create_run(won, "c", 8, run("r3"), answers=(waiting,))
 
 
+def asked(*interrupts: OpenInterrupt) -> rs.ThreadState:
+    """A thread whose run has asked."""
+    state = started(created(run("r1")), "r1")
+    ended = rs.RunEnded("r1", 1, "success", "interrupted")
+    return rs.end_run(state, "e", 6, ended, rs.OwedTerminal("r1", 3, "b"), interrupts).state
+
+
+def test_an_answer_that_no_graph_will_see_leaves_its_question_open() -> None:
+    one, two = OpenInterrupt("i1", (), "t1"), OpenInterrupt("i2", ("sub:1",), "t2")
+    answered = rs.resolve(rs.create_run(asked(one, two), "c", 7, run("r2"), answers=(OpenInterrupt("i1"),)).state, 7)
+    assert answered.interrupts == (two,)
+    cancelled = rs.request_cancel(answered, "x", 8, "r2", "interrupt", owe(answered.pending[0])).state
+    assert (set(cancelled.interrupts), cancelled.status) == ({one, two}, "interrupted")
+    newer = msgspec.structs.replace(run("r3"), strategy="interrupt")
+    superseded = rs.create_run(answered, "x", 8, newer, owe=owe).state
+    assert set(superseded.interrupts) == {one, two}
+
+
+def test_a_question_that_a_waiting_run_answers_is_not_open_when_it_is_asked_again() -> None:
+    one, two = OpenInterrupt("i1", (), "t1"), OpenInterrupt("i2", (), "t2")
+    state = rs.create_run(asked(one, two), "c", 7, run("r2"), answers=(one,)).state
+    state = rs.create_run(rs.resolve(state, 7), "c", 8, run("r3"), answers=(two,)).state
+    state = started(rs.resolve(state, 8), "r2")
+    ended = rs.RunEnded("r2", 1, "success", "interrupted")
+    again = rs.end_run(state, "e", 9, ended, rs.OwedTerminal("r2", 3, "b"), (two,)).state
+    assert again.interrupts == ()
+    cancelled = rs.request_cancel(again, "x", 10, "r3", "interrupt", owe(again.pending[0])).state
+    assert (cancelled.interrupts, cancelled.status) == ((two,), "interrupted")
+    assert cancelled.asked_behind == state.running.fence if state.running else False
+
+
 def test_a_transition_survives_its_encoding() -> None:
     transition = rs.create_run(created(), "c", 7, run("r1", creates=True))
     assert rs.decode_transition(rs.encode_transition(transition)) == transition

@@ -151,7 +151,8 @@ def test_a_failed_model_call_ends_its_message_with_an_error() -> None:
     messages = Messages()
     messages.feed((), STREAMS["text"][0], {}, "llm-1", 1)
     assert [event["event"] for event in events_of(messages.fail("llm-1", "boom", 2))] == ["error"]
-    assert messages.open_messages() == ()
+    assert [each.llm_run_id for each in messages.ended] == ["llm-1"]
+    assert messages.fail(None, "boom", 3) == []
 
 
 # Whole graphs

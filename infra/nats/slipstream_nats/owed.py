@@ -6,7 +6,7 @@ from slipstream_nats.controllog import ControlLog
 from slipstream_nats.threadlog import ThreadLog, ThreadLogWriter
 from slipstream_schemas import run_state as rs
 from slipstream_schemas.ids import new_run_id
-from slipstream_schemas.record import RecordHeader, terminal_message_id
+from slipstream_schemas.record import NOTHING_OPEN, OpenState, RecordHeader, terminal_message_id
 from slipstream_schemas.subjects import Scope
 
 
@@ -24,19 +24,26 @@ async def is_published(threads: ThreadLog, scope: Scope, thread_id: str, owed: r
         seq = record.stream_seq + 1
 
 
-async def publish_owed(writer: ThreadLogWriter, owed: rs.OwedTerminal, traceparent: str = "") -> None:
-    """Append one owed terminal record, in the trace of its run if that is known. Raises: Fenced, Unavailable."""
-    header = RecordHeader(owed.run_id, 0, 0)
+async def publish_owed(
+    writer: ThreadLogWriter, owed: rs.OwedTerminal, traceparent: str = "", opened: OpenState = NOTHING_OPEN
+) -> None:
+    """Append one owed terminal record, in the trace of its run if that is known.
+
+    `opened` is what the run that executes has open: if its attempt dies now, this is the last record that tells it.
+    Raises: Fenced, Unavailable.
+    """
+    header = RecordHeader(owed.run_id, 0, 0, opened)
     await writer.append(header, owed.body.encode(), msg_id=terminal_message_id(owed.run_id), traceparent=traceparent)
 
 
 async def pay(
-    threads: ThreadLog, writer: ThreadLogWriter, scope: Scope, thread_id: str, owed: Sequence[rs.OwedTerminal]
-) -> None:
+    threads: ThreadLog, writer: ThreadLogWriter, scope: Scope, thread_id: str, owed: Sequence[rs.OwedTerminal],
+    opened: OpenState = NOTHING_OPEN,
+) -> None:  # fmt: skip
     """Publish what is owed and not there, in order. `writer` holds the lease. Raises: Fenced, Unavailable."""
     for each in owed:
         if not await is_published(threads, scope, thread_id, each):
-            await publish_owed(writer, each)
+            await publish_owed(writer, each, opened=opened)
 
 
 async def settle(

@@ -240,6 +240,9 @@ async def _accept(
     created.log_seq = await context.threads.last_seq(scope, thread_id)
     existed = True
     wanted_metadata = created.thread_metadata
+    wanted = created.command, created.input
+    # At a checkpoint of the caller's choice nobody asks.
+    resumes = resumes and forks_at(created) is None
 
     def decide(state: rs.ThreadState | None) -> rs.Transition:
         nonlocal existed
@@ -247,12 +250,14 @@ async def _accept(
         access.check_still_missing(context, thread_id, state)
         _check_unknown(state, created.run_id)
         created.thread_metadata = None if existed else wanted_metadata
-        if resumes and state is not None and state.interrupts and created.command is None:
-            created.command, created.input = {"resume": created.input}, None
-        created.answers = answered_by(state.interrupts if state is not None else (), created.command)
+        asked = state.interrupts if state is not None else ()
+        created.command, created.input = _given(wanted, asked) if resumes else wanted
+        created.answers = answered_by(asked, created.command)
+        # Whatever answers an interrupt takes it off, so that no later answer is accepted as well.
+        taken = answers or tuple(OpenInterrupt(each.interrupt_id, each.namespace) for each in created.answers)
         at_ms = now_ms()
         return rs.create_run(
-            state, f"{created.run_id}:created", at_ms, created, answers=answers, owe=lambda run: owe(run, at_ms)
+            state, f"{created.run_id}:created", at_ms, created, answers=taken, owe=lambda run: owe(run, at_ms)
         )
 
     try:
@@ -270,6 +275,34 @@ async def _accept(
     if created.supersedes:
         await _pay_for_the_ended(context, thread_id, created.run_id, transition.state)
     return Accepted(created.run_id, thread_id, seq, created.log_seq, not existed, _new_row(created, transition.at_ms))
+
+
+Given = tuple[dict[str, Any] | None, Any]
+"""Command and input."""
+
+
+def _given(wanted: Given, asked: tuple[OpenInterrupt, ...]) -> Given:
+    """What a run is given on a thread that asks: its input is the answer. Without input it asks once more.
+
+    Raises: InvalidArgument when several wait and the input names none of them, which the graph would refuse.
+    """
+    command, value = wanted
+    if not asked or command is not None or value is None:
+        return wanted
+    given: dict[str, Any] = {"resume": value}
+    if len(asked) > 1 and not answered_by(asked, given):
+        text = f"The thread waits for {len(asked)} answers: name their interrupts, or send input.respond"
+        raise InvalidArgument(text, ("body", "input"), "ambiguous_answer")
+    return given, None
+
+
+def forks_at(created: rs.RunCreated) -> str | None:
+    """The checkpoint of the caller's choice at which the run begins. Raises: InvalidArgument."""
+    places: dict[str, Any] = {**created.config.get("configurable", {}), **(created.checkpoint or {})}
+    found = places.get("checkpoint_id")
+    if found is not None and not isinstance(found, str):
+        raise InvalidArgument("Expected a string", ("body", "config", "configurable", "checkpoint_id"), "type_error")
+    return found or None
 
 
 async def _queue(context: Context, thread_id: str, state: rs.ThreadState) -> None:

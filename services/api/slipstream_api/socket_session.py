@@ -37,7 +37,7 @@ from slipstream_schemas.commands import (
 from slipstream_schemas.errors import Forbidden, NotFound, Rejected, SlipstreamError, Unavailable
 from slipstream_schemas.ids import check_thread_id
 from slipstream_schemas.limits import SOCKET_SUBSCRIPTIONS_MAX, SSE_SEND_DEADLINE_S, SSE_SLICE_EVENTS_MAX
-from slipstream_schemas.seq import last_of, pack
+from slipstream_schemas.seq import last_of, pack, parse
 
 log = logging.getLogger("slipstream.socket")
 
@@ -172,15 +172,18 @@ class Session:
             # Some clients do not read the answers to their subscriptions, and would wait for events for ever.
             await self._send(dumps(commands.failure(None, "invalid_argument", error.message).body))
             raise Closed(CLOSE_REFUSED, error.message) from error
+        self._check_room(1)
         subscription_id = id_of(asked)
         self._add(subscription_id, Subscription(chosen, since), call.context, watch)
-        if chosen.channels <= WATCHER:
+        if chosen.channels == WATCHER:
             self._leaving[subscription_id] = call.context.unwatched.join(call.context.own_key(self._thread_id))
         return Outcome({"subscription_id": subscription_id})
 
-    def _add(self, subscription_id: str, subscription: Subscription, context: Context, watch: access.Watch) -> None:
-        if len(self._subscriptions) >= SOCKET_SUBSCRIPTIONS_MAX:
+    def _check_room(self, more: int) -> None:
+        if len(self._subscriptions) + more > SOCKET_SUBSCRIPTIONS_MAX:
             raise Refused("invalid_argument", f"a socket has at most {SOCKET_SUBSCRIPTIONS_MAX} subscriptions")
+
+    def _add(self, subscription_id: str, subscription: Subscription, context: Context, watch: access.Watch) -> None:
         self._subscriptions[subscription_id] = subscription
         self._reading = context, watch
         self._changed.set()
@@ -199,7 +202,7 @@ class Session:
         asked = convert(call.params, ReconnectParams)
         wanted = [(each, following.filter_of(request_of(each))) for each in dict.fromkeys(asked.subscriptions)]
         last = asked.last_event_id
-        seq = int(last) if last is not None and last.isascii() and last.isdigit() else None
+        seq = None if last is None else parse(last)
         context, watch = call.context, await access.stream(call.context, self._thread_id)
         if not watch.is_open:
             raise NotFound(access.NO_THREAD)
@@ -211,6 +214,7 @@ class Session:
             if view.cursor is None:
                 return Outcome({"restored": False})
             seq = view.cursor
+        self._check_room(sum(each not in self._subscriptions for each, _ in wanted))
         for subscription_id, chosen in wanted:
             self._add(subscription_id, Subscription(chosen, view.begins_at if seq is None else seq), context, watch)
         nodes = [node.entry() for node in view.nodes.values()]

@@ -11,7 +11,7 @@ from slipstream_runner.runtime import Attempt, Runtime, now_ms
 from slipstream_runner.translate import Draft, Translator, assemble
 from slipstream_schemas.errors import Fenced
 from slipstream_schemas.limits import RECORD_LINES_MAX, RUN_QUEUE_LINES_MAX
-from slipstream_schemas.record import OpenState, RecordHeader
+from slipstream_schemas.record import OpenMessage, OpenState, RecordHeader
 from slipstream_schemas.run_state import OwedTerminal
 from slipstream_schemas.seq import pack
 
@@ -96,13 +96,14 @@ class Flusher:
             self._moved.set()
 
     async def _flush_all(self) -> None:
-        while self._owed:
-            owed = self._owed.pop(0)
-            await publish_owed(self._attempt.writer, owed)
-            self._attempt.settled.add(owed.run_id)
         self._translator.settle(now_ms())
-        while len(self._translator) or self._opening:
+        while len(self._translator) or self._opening or self._owed:
             opened = self._translator.open_state()
+            if self._owed and not self._opening:
+                owed = self._owed.pop(0)
+                await publish_owed(self._attempt.writer, owed, opened=opened)
+                self._attempt.settled.add(owed.run_id)
+                continue
             lead, self._opening = self._opening[:RECORD_LINES_MAX], self._opening[RECORD_LINES_MAX:]
             drafts, starts, values = ([], [], -1) if lead else self._translator.drain()
             self._taken += len(drafts)
@@ -112,7 +113,7 @@ class Flusher:
             self._moved.set()
 
     async def _publish(
-        self, drafts: list[Draft], opened: OpenState, starts: list[tuple[int, str]], values: int
+        self, drafts: list[Draft], opened: OpenState, starts: list[tuple[int, OpenMessage]], values: int
     ) -> None:
         attempt = self._attempt
         attempt.ordinal += 1
@@ -120,8 +121,8 @@ class Flusher:
         header = RecordHeader(attempt.run.run_id, attempt.number, attempt.ordinal, opened)
         stream_seq = await attempt.writer.append(header, body, traceparent=attempt.traceparent)
         self._runtime.metrics.lines.inc(len(drafts))
-        for line, message_id in starts:
-            self._translator.started_at(message_id, pack(stream_seq, line))
+        for line, message in starts:
+            self._translator.started_at(message, pack(stream_seq, line))
         if values >= 0:
             self._translator.values_seq = pack(stream_seq, values)
         self._runtime.crash.reach("output")

@@ -6,15 +6,16 @@ from slipstream_nats import owed as debts
 from slipstream_nats.threadlog import ThreadLogWriter
 from slipstream_runner.runtime import Runtime, now_ms
 from slipstream_schemas import run_state as rs
+from slipstream_schemas.record import NOTHING_OPEN, OpenState
 from slipstream_schemas.subjects import Scope
 
 
 async def pay_owed(
     runtime: Runtime, writer: ThreadLogWriter, scope: Scope, thread_id: str, owed: Sequence[rs.OwedTerminal], *,
-    settle: bool,
+    settle: bool, opened: OpenState = NOTHING_OPEN,
 ) -> None:  # fmt: skip
     """Publish what is owed and not there, in order. Needs the lease. Raises: Fenced, Unavailable."""
-    await debts.pay(runtime.threads, writer, scope, thread_id, owed)
+    await debts.pay(runtime.threads, writer, scope, thread_id, owed, opened)
     if settle and owed:
         await debts.settle(runtime.control, scope, thread_id, owed, now_ms())
 

@@ -4,6 +4,7 @@ import contextlib
 from typing import Any
 
 import msgspec
+from langgraph.errors import InvalidUpdateError
 from langgraph.types import StateSnapshot
 
 from slipstream_runner.checkpoints import FencedSaver
@@ -61,7 +62,15 @@ async def read_state(runtime: Runtime, question: StateQuestion) -> dict[str, Any
         runtime.graphs.use(question.graph_id, config, saver, store) as graph,
     ):
         with refusals():
-            snapshot = await graph.aget_state(config, subgraphs=question.subgraphs)  # type: ignore[arg-type]
+            try:
+                snapshot = await graph.aget_state(config, subgraphs=question.subgraphs)  # type: ignore[arg-type]
+            except InvalidUpdateError:
+                # What the tasks of the last superstep wrote does not go together, which failed their run. LangGraph
+                # applies it to the newest checkpoint, but to none that is named.
+                newest = await saver.aget_tuple(config)  # type: ignore[arg-type]
+                if newest is None:
+                    raise
+                snapshot = await graph.aget_state(newest.config, subgraphs=question.subgraphs)
     if snapshot.created_at is None and question.checkpoint.get("checkpoint_id"):
         raise NotFound("Checkpoint not found.")
     return pick(shape(snapshot), question.select)

@@ -16,12 +16,14 @@ from slipstream_nats.stored import at_seq
 from slipstream_nats.workqueue import WorkItem
 from slipstream_postgres import fences
 from slipstream_runner.checkpoints import FencedSaver
+from slipstream_runner.recover import open_after
 from slipstream_runner.runtime import Attempt, Runtime, now_ms
 from slipstream_runner.settling import pay_owed, put_next
 from slipstream_schemas import run_state as rs
 from slipstream_schemas import subjects
 from slipstream_schemas.errors import Corrupt, NoResponder, Unavailable
 from slipstream_schemas.limits import HOLDER_ANSWER_DEADLINE_S, HOLDER_RETURN_S
+from slipstream_schemas.record import NOTHING_OPEN, OpenState
 
 log = logging.getLogger("slipstream.runner")
 
@@ -115,9 +117,10 @@ async def _start(runtime: Runtime, item: WorkItem, head: Head, state: rs.ThreadS
     created = msgspec.json.decode(accepted.payload, type=rs.RunCreated)
     runtime.crash.reach("leased")
     writer = runtime.threads.writer(item.scope, item.thread_id, fence)
+    opened = await _left_open(runtime, item, state)
     await asyncio.gather(
         fences.advance(runtime.database, subjects.thread_key(item.scope, item.thread_id), fence),
-        pay_owed(runtime, writer, item.scope, item.thread_id, state.owed, settle=False),
+        pay_owed(runtime, writer, item.scope, item.thread_id, state.owed, settle=False, opened=opened),
     )
     number = state.running.attempt + 1 if state.running else 1
     checkpoint_id, null_writes = None, 0
@@ -134,6 +137,14 @@ async def _start(runtime: Runtime, item: WorkItem, head: Head, state: rs.ThreadS
         item.scope, item.thread_id, created, number, fence, transition.state, item, writer, checkpoint_id, null_writes,
         traceparent=created.traceparent,
     )  # fmt: skip
+
+
+async def _left_open(runtime: Runtime, item: WorkItem, state: rs.ThreadState) -> OpenState:
+    """What a dead attempt left open, which its successor must find behind the ends of others that are told first."""
+    if state.running is None or not state.owed:
+        return NOTHING_OPEN
+    last = await runtime.threads.last(item.scope, item.thread_id)
+    return NOTHING_OPEN if last is None else open_after(last)
 
 
 async def _created(runtime: Runtime, head: Head, state: rs.ThreadState, run_id: str) -> rs.Transition:

@@ -1,7 +1,7 @@
 """Graphs that fail in a node, at the root and in a subgraph."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 from fake_model import FakeModel
 from langchain_core.messages import AIMessage, BaseMessage
@@ -37,3 +37,20 @@ boom = (
     .compile()
 )
 nested = StateGraph(MessagesState).add_node("kitchen", boom).add_edge(START, "kitchen").compile()
+
+
+class Votes(TypedDict, total=False):
+    """Where two cannot have their way."""
+
+    asked: str
+    winner: str
+
+
+clash = (
+    StateGraph(Votes)
+    .add_node("left", lambda state: {"winner": "left"})
+    .add_node("right", lambda state: {"winner": "right"})
+    .add_edge(START, "left")
+    .add_edge(START, "right")
+    .compile()
+)

@@ -105,6 +105,8 @@ def _code(error: errors.SlipstreamError) -> str:
             return "no_such_interrupt"
         case errors.NoSuchGraph() | errors.NotFound():
             return "no_such_run"
+        case errors.Forbidden():
+            return "permission_denied"
         case errors.Rejected():
             return "invalid_argument"
         case _:

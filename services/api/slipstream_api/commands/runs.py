@@ -7,6 +7,7 @@ import msgspec
 from slipstream_api import access, run_tree, runs
 from slipstream_api.bodies import convert
 from slipstream_api.commands.envelope import Call, Outcome, Refused
+from slipstream_api.commands.state import check_checkpoint
 from slipstream_api.context import Context
 from slipstream_api.thread_rows import row_of
 from slipstream_schemas import errors
@@ -26,6 +27,8 @@ async def run_start(call: Call) -> Outcome:
     known = await runs.repeated(call.context, created, call.idempotency_key)
     if known is not None:
         return _started(known)
+    if (checkpoint_id := runs.forks_at(created)) is not None:
+        await check_checkpoint(call, checkpoint_id)
     accepted = await runs.accept(call.context, created, resumes=True)
     call.context.unwatched.note(
         call.context.own_key(call.thread_id), accepted.log_seq, is_fresh=accepted.created_thread
@@ -42,7 +45,8 @@ async def input_respond(call: Call) -> Outcome:
     respond = convert(call.params, InputRespondParams)
     answers = _answers(respond)
     command: dict[str, Any] = {"resume": {interrupt_id: value for interrupt_id, _, value in answers}}
-    command.update({k: v for k, v in (("update", respond.update), ("goto", respond.goto)) if v is not None})
+    beside = {"update": respond.update, "goto": msgspec.to_builtins(respond.goto)}
+    command.update({name: value for name, value in beside.items() if value is not None})
     graph_id = await _graph_of(call.context, call.thread_id)
     body = runs.RunCreate(graph_id, command=command, config=respond.config, metadata=respond.metadata)
     created = await runs.resolve(call.context, call.thread_id, body, key=call.idempotency_key)

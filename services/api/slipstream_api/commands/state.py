@@ -61,17 +61,22 @@ def _summary(state: dict[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
+async def check_checkpoint(call: Call, checkpoint_id: str) -> None:
+    """Raises: Refused without such a checkpoint, where a run would begin with nothing, Unavailable."""
+    try:
+        where = states.Checkpoint(checkpoint_id=checkpoint_id)
+        await states.get_state(call.context, call.thread_id, where, select=["checkpoint"])
+    except NotFound as error:
+        raise Refused("no_such_checkpoint", error.message) from error
+
+
 async def fork(call: Call) -> Outcome:
     """`state.fork`: a run that goes on from a checkpoint, with input or as the graph would have gone on."""
     asked = convert(call.params, StateForkParams)
     await access.thread(call.context, call.thread_id)
     metadata = msgspec.json.decode((await row_of(call.context, call.thread_id)).metadata)
     assistant = metadata.get("assistant_id") or metadata.get("graph_id")
-    try:
-        where = states.Checkpoint(checkpoint_id=asked.checkpoint_id)
-        await states.get_state(call.context, call.thread_id, where, select=["checkpoint"])
-    except NotFound as error:
-        raise Refused("no_such_checkpoint", error.message) from error
+    await check_checkpoint(call, asked.checkpoint_id)
     if not isinstance(assistant, str):
         raise Refused("no_such_checkpoint", "The thread has no run whose checkpoints could be forked.")
     body = runs.RunCreate(assistant, input=asked.input, config=asked.config, checkpoint_id=asked.checkpoint_id)

@@ -18,7 +18,7 @@ from slipstream_api.socket_session import Session
 from slipstream_api.sse import Stream
 from slipstream_api.watchers import WATCHER
 from slipstream_nats.tail import TailRecord
-from slipstream_schemas import errors
+from slipstream_schemas import errors, seq
 from slipstream_schemas.channels import ChannelFilter
 from slipstream_schemas.commands import CommandEnvelope, EventStreamRequest
 from slipstream_schemas.ids import check_thread_id
@@ -42,10 +42,10 @@ def _cursor(request: AnyRequest, body: EventStreamRequest) -> int | None:
     text = request.headers.get("last-event-id")
     if not text:
         return None
-    where = ("header", "last-event-id")
-    if not text.isascii() or not text.isdigit():
-        raise errors.InvalidArgument("Expected a number", where, "int_parsing")
-    return following.check_since(int(text), where)
+    found = seq.parse(text)
+    if found is None:
+        raise errors.InvalidArgument("Expected a number below 2^53", ("header", "last-event-id"), "int_parsing")
+    return found
 
 
 @post(STREAM_PATHS, status_code=200)
@@ -58,7 +58,7 @@ async def stream_events(request: AnyRequest, thread_id: str) -> ASGIApp:
     watch = await access.stream(context, thread_id)
     asked, client = _cursor(request, body), following.client_of(request)
     since = await following.begin(context, thread_id, asked, chosen.channels, watch)
-    leave = context.unwatched.join(context.own_key(thread_id)) if chosen.channels <= WATCHER else None
+    leave = context.unwatched.join(context.own_key(thread_id)) if chosen.channels == WATCHER else None
     pieces = _pieces(context, thread_id, since, chosen, client, watch)
     return Stream(pieces, context.heart, SSE_HEADERS, on_end=leave)
 

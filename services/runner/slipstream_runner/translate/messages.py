@@ -37,9 +37,9 @@ class _Open:
         self.usage: dict[str, Any] = {}
         self.response_metadata: dict[str, Any] = {}
         self.additional_kwargs: dict[str, Any] = {}
-        self.seq = -1
         self.text: tuple[bytes, bytes] | None = None
         self.pieces: list[str] = []
+        self.opening = OpenMessage(namespace, message_id, llm_run, -1, node)
         self.tail = b',"message_id":%b,"run_id":%b}' % (dumps(message_id), dumps(llm_run))
         self.end = b'},"event_id":' if node is None else b',"node":%b},"event_id":' % dumps(node)
 
@@ -75,19 +75,10 @@ class Messages:
 
     def __init__(self) -> None:
         self._open: dict[tuple[tuple[str, ...], str], _Open] = {}
-        self._known: set[str] = set()
-
-    def open_messages(self) -> tuple[OpenMessage, ...]:
-        """What has started and not finished."""
-        return tuple(
-            OpenMessage(m.namespace, m.message_id, m.llm_run, m.seq, m.node) for m in self._open.values() if m.seq >= 0
-        )
-
-    def started_at(self, message_id: str, seq: int) -> None:
-        """A message-start line was published at `seq`."""
-        for message in self._open.values():
-            if message.message_id == message_id and message.seq < 0:
-                message.seq = seq
+        self.begun: OpenMessage | None = None
+        """The message that begins with the first of the lines that were made last."""
+        self.ended: list[OpenMessage] = []
+        """The messages that end with the last of them; each with one of them for what failed."""
 
     def feed(
         self,
@@ -98,6 +89,8 @@ class Messages:
         now_ms: int,
     ) -> list[Draft]:
         """The lines of one `messages` part."""
+        self.begun = None
+        self.ended.clear()
         if isinstance(message, AIMessageChunk):
             return self._chunk(namespace, message, metadata, llm_run, now_ms)
         return self._whole(namespace, message, metadata, llm_run, now_ms)
@@ -120,11 +113,12 @@ class Messages:
             if about := _start_metadata(chunk.response_metadata):
                 start["metadata"] = about
             out.append(self._line(found, start, now_ms, encode_x(m=to_plain(metadata))))
+            self.begun = found.opening
         events = self._chunk_events(found, chunk)
         if chunk.chunk_position == "last":
             events.extend(_finish_events(found))
             del self._open[key]
-            self._known.add(found.message_id)
+            self.ended.append(found.opening)
         return self._with_chunk(found, out, events, chunk, metadata, now_ms)
 
     def _with_chunk(
@@ -205,14 +199,19 @@ class Messages:
         if message.response_metadata:
             ending["metadata"] = dict(message.response_metadata)
         events.append(ending)
+        self.begun = found.opening
+        self.ended.append(found.opening)
         return [self._line(found, e, now_ms, x if e is ending else None) for e in events]
 
     def fail(self, llm_run: str | None, text: str, now_ms: int) -> list[Draft]:
         """End open messages with an `error` event: those of one model call, or all of them."""
         out: list[Draft] = []
+        self.begun = None
+        self.ended.clear()
         for key, found in list(self._open.items()):
             if llm_run is None or found.llm_run == llm_run:
                 out.append(self._line(found, {"event": "error", "message": text}, now_ms, None))
+                self.ended.append(found.opening)
                 del self._open[key]
         return out
 

@@ -3,13 +3,15 @@
 from typing import Any, Final
 
 from slipstream_runner.translate.drafts import Draft, draft, encode_x
+from slipstream_runner.translate.errors import describe_error
 from slipstream_runner.translate.llm_runs import LlmRuns
 from slipstream_runner.translate.messages import Messages
+from slipstream_runner.translate.opened import Opened
 from slipstream_runner.translate.refusals import too_large, unserialisable
 from slipstream_schemas.codec import Unserialisable, dumps, dumps_bounded, to_plain
 from slipstream_schemas.errors import Rejected
 from slipstream_schemas.limits import INTERRUPTS_BYTES_MAX, LINE_BYTES_MAX, RECORD_BYTES_MAX, RECORD_LINES_MAX
-from slipstream_schemas.record import OpenState
+from slipstream_schemas.record import OpenMessage, OpenState
 from slipstream_schemas.state_forms import INTERRUPT, to_v2
 from slipstream_schemas.terminal import Interrupt
 
@@ -19,6 +21,8 @@ EXTENSION: Final = "extension"
 VALUES_FRAME_BYTES: Final = 8192
 """What stands around the state in a line: a namespace above all."""
 _CONFIG_KEYS: Final = ("checkpoint_id", "checkpoint_ns", "thread_id")
+_NAMELESS: Final = frozenset({"values", "checkpoints"})
+"""Modes that come of a subgraph before its first task and do not tell whose it is."""
 Namespace = tuple[str, ...]
 
 
@@ -47,9 +51,10 @@ class Translator:
         self._messages = Messages()
         self._drafts: list[Draft] = []
         self._part_begins = 0
-        self._starts: dict[int, str] = {}
+        self._opened = Opened()
         self._held: dict[Namespace, tuple[bytes, bytes | None, Any]] = {}
         self._namespaces: dict[Namespace, str] = {}
+        self._early: dict[Namespace, list[tuple[str, Any]]] = {}
         self._tool_calls: dict[str, str] = {}
         self.interrupts: dict[str, Interrupt] = {}
         self._interrupts_bytes = 0
@@ -67,11 +72,7 @@ class Translator:
         if self._refusal is not None and mode != "checkpoints":
             self.check()
         try:
-            self._feed(namespace, mode, payload, now_ms)
-            for before, after in self._drafts[self._part_begins :]:
-                size_bytes = len(before) + len(after or b"")
-                if size_bytes > self._line_bytes_max:
-                    raise too_large(mode, payload, size_bytes, self._line_bytes_max)
+            self._feed_bounded(namespace, mode, payload, now_ms)
         except Rejected as error:
             self._take_back()
             self._refusal = unserialisable(mode, error) if isinstance(error, Unserialisable) else error
@@ -85,16 +86,26 @@ class Translator:
             self.refused = checkpoint_id
             raise self._refusal
 
+    def _feed_bounded(self, namespace: Namespace, mode: str, payload: Any, now_ms: int) -> None:
+        self._feed(namespace, mode, payload, now_ms)
+        for before, after in self._drafts[self._part_begins :]:
+            size_bytes = len(before) + len(after or b"")
+            if size_bytes > self._line_bytes_max:
+                raise too_large(mode, payload, size_bytes, self._line_bytes_max)
+
     def _take_back(self) -> None:
         begun = self._part_begins
         del self._drafts[begun:]
-        self._starts = {line: message for line, message in self._starts.items() if line < begun}
+        self._opened.take_back(begun)
         self._root_values = [line for line in self._root_values if line < begun]
 
     def _feed(self, namespace: Namespace, mode: str, payload: Any, now_ms: int) -> None:
         self._note_failed_calls(now_ms)
         if namespace and namespace not in self._namespaces:
-            self._start_namespace(namespace, now_ms)
+            if mode in _NAMELESS:
+                self._early.setdefault(namespace, []).append((mode, payload))
+                return
+            self._start_namespace(namespace, now_ms, _agent_of(mode, payload))
         self._part_begins = len(self._drafts)
         if mode == "messages":
             self._feed_message(namespace, payload, now_ms)
@@ -127,7 +138,13 @@ class Translator:
     def _note_failed_calls(self, now_ms: int) -> None:
         while self._llm_runs.failed:
             run_id, error = self._llm_runs.failed.pop(0)
-            self._drafts.extend(self._messages.fail(run_id, f"{type(error).__name__}: the model call failed", now_ms))
+            self._fail_messages(run_id, f"{type(error).__name__}: the model call failed", now_ms)
+
+    def _fail_messages(self, llm_run: str | None, text: str, now_ms: int) -> None:
+        told = self._messages.fail(llm_run, text, now_ms)
+        for number, message in enumerate(self._messages.ended):
+            self._opened.end(len(self._drafts) + number, message)
+        self._drafts.extend(told)
 
     def _feed_message(self, namespace: Namespace, payload: Any, now_ms: int) -> None:
         message, metadata = payload
@@ -136,10 +153,11 @@ class Translator:
             message = message.model_copy(update={"id": to_plain(message.id)})
         run_id = self._llm_runs.run_of(metadata)
         self.message_lines = self._messages.feed(namespace, message, metadata, run_id, now_ms)
-        for line in self.message_lines:
-            if b'"event":"message-start"' in line[0]:
-                self._starts[len(self._drafts)] = message.id or run_id or ""
-            self._drafts.append(line)
+        if self._messages.begun is not None:
+            self._opened.begin(len(self._drafts), self._messages.begun)
+        self._drafts.extend(self.message_lines)
+        for ended in self._messages.ended:
+            self._opened.end(len(self._drafts) - 1, ended)
 
     # State
 
@@ -219,6 +237,8 @@ class Translator:
             call = _tool_call_of(payload)
             if call is not None:
                 self._tool_calls[payload["id"]] = call
+        if isinstance(payload.get("error"), BaseException):
+            payload = {**payload, "error": describe_error(payload["error"])}
         state, patch = to_v2(to_plain(payload))
         line = draft("tasks", namespace, dumps(state), now_ms, node=payload.get("name"), x=encode_x(p=patch))
         self._drafts.append(line)
@@ -232,21 +252,35 @@ class Translator:
             deepest = namespace if len(namespace) > len(where) else where
             self.interrupts[found["id"]] = Interrupt(found["id"], to_plain(found["value"]), deepest, task_id)
 
-    def _start_namespace(self, namespace: Namespace, now_ms: int) -> None:
+    def _start_namespace(self, namespace: Namespace, now_ms: int, agent: str | None = None) -> None:
+        """Begin a subgraph with what came of it before its first task, which alone tells the name of an agent."""
         if len(namespace) > 1 and namespace[:-1] not in self._namespaces:
             self._start_namespace(namespace[:-1], now_ms)
-        name, _, task_id = namespace[len(namespace) - 1].partition(":")
+        # A node's second call of a subgraph is numbered below its first one: what called it is above.
+        called = next((each for each in reversed(namespace) if not each.isdecimal()), "")
+        segment, _, task_id = called.partition(":")
+        name = agent or segment
         data: dict[str, Any] = {"event": "started", "graph_name": name, "trigger_call_id": task_id}
         if task_id in self._tool_calls:
             data["cause"] = {"type": "toolCall", "tool_call_id": self._tool_calls[task_id]}
         self._namespaces[namespace] = name
+        self._opened.begin(len(self._drafts), namespace)
         self._drafts.append(draft("lifecycle", namespace, dumps(data), now_ms))
+        for mode, payload in self._early.pop(namespace, ()):
+            self._feed_bounded(namespace, mode, payload, now_ms)
+
+    def _start_early(self, root: Namespace, now_ms: int) -> None:
+        """Begin the subgraphs from `root` down that have had no task and will have none."""
+        for namespace in [known for known in self._early if known[: len(root)] == root]:
+            if namespace in self._early:
+                self._start_namespace(namespace, now_ms)
 
     def _end_namespace(self, namespace: Namespace, result: Any, now_ms: int) -> None:
+        self._start_early(namespace, now_ms)
         if namespace not in self._namespaces:
             return
         if result.get("error"):
-            status, error = "failed", str(result["error"])
+            status, error = "failed", _text_of(result["error"])
         else:
             status, error = ("interrupted" if result.get("interrupts") else "completed"), None
         self._close_namespaces(namespace, status, error, now_ms)
@@ -259,6 +293,7 @@ class Translator:
             data: dict[str, Any] = {"event": status, "graph_name": self._namespaces.pop(namespace)}
             if error is not None:
                 data["error"] = error
+            self._opened.end(len(self._drafts), namespace)
             self._drafts.append(draft("lifecycle", namespace, dumps(data), now_ms))
 
     # Flushing
@@ -266,7 +301,8 @@ class Translator:
     def finish(self, status: str, error: str | None, now_ms: int) -> None:
         """The run is over: release what is held, close what is open with `status` (and `error`)."""
         self._note_failed_calls(now_ms)
-        self._drafts.extend(self._messages.fail(None, error or f"the run was {status}", now_ms))
+        self._fail_messages(None, error or f"the run was {status}", now_ms)
+        self._start_early((), now_ms)
         for namespace in list(self._held):
             self._release(namespace, now_ms)
         self._close_namespaces((), status, error, now_ms)
@@ -280,8 +316,8 @@ class Translator:
         for namespace in list(self._held):
             self._release(namespace, now_ms)
 
-    def drain(self) -> tuple[list[Draft], list[tuple[int, str]], int]:
-        """Up to a record's worth of lines, the message-starts among them, and the last root values line (-1: none)."""
+    def drain(self) -> tuple[list[Draft], list[tuple[int, OpenMessage]], int]:
+        """Up to a record's worth of lines, the messages that begin in them, the last root values line (-1: none)."""
         size = count = 0
         for before, after in self._drafts[:RECORD_LINES_MAX]:
             size += len(before) + len(after or b"")
@@ -289,19 +325,18 @@ class Translator:
                 break
             count += 1
         taken, self._drafts = self._drafts[:count], self._drafts[count:]
-        starts = [(line, message) for line, message in self._starts.items() if line < count]
+        starts = self._opened.take(count)
         values = [line for line in self._root_values if line < count]
-        self._starts = {line - count: message for line, message in self._starts.items() if line >= count}
         self._root_values = [line - count for line in self._root_values if line >= count]
         return taken, starts, values[-1] if values else -1
 
     def open_state(self) -> OpenState:
-        """What is open at the start of the next record, as far as it is published."""
-        return OpenState(self._messages.open_messages(), tuple(self._namespaces))
+        """What is open at the start of the next record."""
+        return self._opened.state()
 
-    def started_at(self, message_id: str, seq: int) -> None:
+    def started_at(self, message: OpenMessage, seq: int) -> None:
         """A message-start was published at `seq`."""
-        self._messages.started_at(message_id, seq)
+        self._opened.started_at(message, seq)
 
 
 def _without_interrupt(state: Any) -> Any:
@@ -314,10 +349,28 @@ def _custom(payload: Any) -> bytes:
     return b'{"payload":%b}' % dumps_bounded(payload)
 
 
+def _text_of(error: Any) -> str:
+    if not isinstance(error, BaseException):
+        return str(error)
+    told = describe_error(error)
+    return f"{told['error']}: {told['message']}"
+
+
 def _tool_call_of(task: Any) -> str | None:
-    """The tool call that a task of an agent serves. Source: langchain's agents mark such tasks."""
-    if "lc_agent_name" not in (task.get("metadata") or {}):
-        return None
+    """The tool call that a task serves. Agents give its input as the call beside their state, or as a list of calls.
+
+    Source: langgraph.stream.transformers.
+    """
     given = task.get("input")
-    call = given.get("tool_call") if isinstance(given, dict) else None
-    return call.get("id") if isinstance(call, dict) else None
+    calls: list[Any] = given if isinstance(given, list) else [given.get("tool_call")] if isinstance(given, dict) else []
+    for call in calls:
+        if isinstance(call, dict) and call.get("type") == "tool_call" and isinstance(call.get("id"), str):
+            return str(call["id"])
+    return None
+
+
+def _agent_of(mode: str, payload: Any) -> str | None:
+    """The name of the agent that a subgraph is, from the metadata of its first task."""
+    metadata = payload[1] if mode == "messages" else payload.get("metadata") if mode == "tasks" else None
+    name = (metadata or {}).get("lc_agent_name")
+    return name if isinstance(name, str) and name else None
