@@ -445,26 +445,23 @@ def request_cancel(
 
 
 def end_run(
-    state: ThreadState | None,
-    command_id: str,
-    at_ms: int,
-    ended: RunEnded,
-    owed: OwedTerminal,
-    interrupts: tuple[OpenInterrupt, ...] = (),
-    settled: frozenset[str] = frozenset(),
-) -> Transition:
+    state: ThreadState | None, command_id: str, at_ms: int, ended: RunEnded, owed: OwedTerminal,
+    interrupts: tuple[OpenInterrupt, ...] = (), settled: frozenset[str] = frozenset(),
+) -> Transition:  # fmt: skip
     """End the running run. `settled` are the runs whose owed terminal records the holder has published in passing.
 
     Of `interrupts`, those that a waiting run answers are not open. Raises: NotFound, Conflict (another attempt holds).
     """
     known, running = _held(state, ended.run_id, ended.attempt)
     left = tuple(o for o in known.owed if o.run_id not in settled)
+    # A run that came to its end has asked again what is still open; another's questions lie behind earlier fences.
+    behind = known.asked_behind if known.interrupts and ended.status != "success" else running.fence
     after = msgspec.structs.replace(
         known,
         running=None,
         owed=(*left, owed),
         interrupts=still_open(interrupts, (run.answers for run in known.pending)),
-        asked_behind=running.fence if interrupts else 0,
+        asked_behind=behind if interrupts else 0,
         status="busy" if known.pending else ended.thread_status,
     )
     return transition("run_ended", command_id, at_ms, after, ended)

@@ -103,3 +103,19 @@ async def test_a_goto_that_is_none_is_refused_and_the_question_stays(live: Stack
         thread_id, questions, _ = await asked(client)
         assert await respond(client, thread_id, questions[0], "yes", goto=goto) == "invalid_argument"
         assert await respond(client, thread_id, questions[0], "yes") == ""
+
+
+async def test_a_question_stays_open_beside_an_answer_that_fails(live: Stack) -> None:
+    async with Client(live.url) as client:
+        thread_id, _, seen = await asked(client, "moody_panel")
+        by_side = {data["value"]["question"]: data["interrupt_id"] for data in data_of(seen, "input.requested")}
+        assert await respond(client, thread_id, by_side["left?"], "no") == ""
+        await client.run_events(thread_id, ends=2)
+        row = (await client.http.get(f"/threads/{thread_id}")).json()
+        assert row["status"] == "error"
+        (waiting,) = [each for some in row["interrupts"].values() for each in some]
+        assert waiting == {"id": by_side["right?"], "value": {"question": "right?"}}
+        assert await respond(client, thread_id, by_side["left?"], "yes") == "no_such_interrupt"
+        assert await respond(client, thread_id, by_side["right?"], "yes") == ""
+        seen = await client.run_events(thread_id, ends=3)
+        assert sorted(data_of(seen, "values")[-1]["answers"]) == ["left=no", "right=yes"]

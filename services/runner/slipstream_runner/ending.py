@@ -7,7 +7,7 @@ import logging
 import msgspec
 
 from slipstream_nats.owed import publish_owed
-from slipstream_runner.checkpoints import delete_of_run
+from slipstream_runner.checkpoints import FencedSaver, delete_of_run
 from slipstream_runner.execute import Outcome
 from slipstream_runner.runtime import Attempt, Runtime, now_ms
 from slipstream_runner.settling import put_next
@@ -15,8 +15,10 @@ from slipstream_runner.translate import Translator
 from slipstream_runner.undoing import forget_step
 from slipstream_schemas import run_state as rs
 from slipstream_schemas.answers import OpenInterrupt
+from slipstream_schemas.codec import to_plain
 from slipstream_schemas.errors import Conflict, NotFound
 from slipstream_schemas.limits import PUBLISH_OUTAGE_S
+from slipstream_schemas.state_forms import INTERRUPT
 from slipstream_schemas.terminal import TERMINAL_INTERRUPTS_MAX, Interrupt, RootStatus, terminal_body
 
 log = logging.getLogger("slipstream.runner")
@@ -102,11 +104,14 @@ async def _end(
         error=ending.error, interrupts=ending.interrupts[-TERMINAL_INTERRUPTS_MAX:],
     )  # fmt: skip
     owed = rs.OwedTerminal(run.run_id, attempt.writer.last_stream_seq or attempt.fence, body.decode())
+    asked = [*ending.interrupts, *await _left(runtime, attempt, ending)]
+    if asked and ending.status == "interrupted":
+        ending.thread_status = "interrupted"
     rows: dict[str, list[dict[str, object]]] = {}
-    for waiting in ending.interrupts:
+    for waiting in asked:
         rows.setdefault(waiting.task_id, []).append({"id": waiting.id, "value": waiting.value})
     ended = rs.RunEnded(run.run_id, attempt.number, ending.status, ending.thread_status, ending.error, values_seq, rows)
-    open_interrupts = tuple(OpenInterrupt(i.id, i.namespace, i.task_id) for i in ending.interrupts)
+    open_interrupts = tuple(OpenInterrupt(i.id, i.namespace, i.task_id) for i in asked)
     command_id = f"{run.run_id}:{attempt.number}:ended"
 
     def decide(state: rs.ThreadState | None) -> rs.Transition:
@@ -119,6 +124,23 @@ async def _end(
     # The holder keeps its run through a broker outage; giving up early would cost the run an attempt.
     transition, _ = await runtime.control.decide(attempt.scope, attempt.thread_id, decide, outage_s=PUBLISH_OUTAGE_S)
     return transition.state, owed
+
+
+async def _left(runtime: Runtime, attempt: Attempt, ending: _End) -> list[Interrupt]:
+    """The questions that still wait behind a run that answered others and did not come to its end.
+
+    Their superstep is not over before all of them are answered, and the run has not asked them again. Raises:
+    Unavailable.
+    """
+    told = {each.id for each in ending.interrupts}
+    left = {each.id: each for each in attempt.state.interrupts if each.id not in told}
+    if ending.status == "success" or not attempt.run.answers or not left:
+        return []
+    saver = FencedSaver(runtime.checkpoints, attempt.scope, attempt.thread_id, None)
+    found = await saver.aget_tuple({"configurable": {"thread_id": attempt.thread_id, "checkpoint_ns": ""}})
+    writes = (found.pending_writes or ()) if found is not None else ()
+    values = {each.id: to_plain(each.value) for _, channel, some in writes if channel == INTERRUPT for each in some}
+    return [Interrupt(id, values[id], each.namespace, each.task_id) for id, each in left.items() if id in values]
 
 
 async def _roll_back(runtime: Runtime, attempt: Attempt) -> tuple[rs.ThreadState, rs.OwedTerminal]:

@@ -6,6 +6,7 @@ from typing import Annotated, Any, TypedDict
 
 from fake_model import FakeModel
 from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.runnables import RunnableConfig
 from langgraph.config import get_stream_writer
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.types import interrupt
@@ -87,5 +88,27 @@ two_in_a_row = (
     .add_node("right", right)
     .add_edge(START, "left")
     .add_edge("left", "right")
+    .compile()
+)
+
+failed: set[str] = set()
+
+
+def moody(state: Answers, config: RunnableConfig) -> dict[str, Any]:
+    """One of two questions at once, which fails on the first answer that is no."""
+    answer = interrupt({"question": "left?"})
+    thread_id = str(config.get("configurable", {}).get("thread_id"))
+    if answer == "no" and thread_id not in failed:
+        failed.add(thread_id)
+        raise ValueError("no is no answer")
+    return {"answers": [f"left={answer}"]}
+
+
+moody_panel = (
+    StateGraph(Answers)
+    .add_node("left", moody)
+    .add_node("right", right)
+    .add_edge(START, "left")
+    .add_edge(START, "right")
     .compile()
 )
