@@ -63,7 +63,8 @@ sim *args:
     set -euo pipefail
     export SIMULATION_EXAMPLES=30 SIMULATION_STEPS=40
     for given in "$@"; do export "SIMULATION_$(tr a-z A-Z <<< "${given%%=*}")=${given#*=}"; done
-    pytest -s tests/simulation
+    # A long one takes longer than a test that hangs.
+    pytest -s -o faulthandler_timeout=0 tests/simulation
 
 # The suites of the services on three nats-servers instead of one
 cluster-tests *args="tests/integration tests/conformance":

@@ -5,9 +5,7 @@ so here it is frozen with a full queue, and between the end of its graph and the
 """
 
 import asyncio
-import os
 import secrets
-import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -17,7 +15,6 @@ from slipstream_nats.provision import StreamSettings
 from testkit.client import Client, Frame, new_thread
 from testkit.proxy import Proxy
 from testkit.servers import NatsServer
-from testkit.service import Service
 from testkit.stack import Stack, prepare
 from testkit.wait import until
 
@@ -26,12 +23,6 @@ ACK_WAIT_S = 2.0
 LATENCY_S = 0.2
 """A record takes twice this time, in which the graph fills the queue."""
 EVENTS = 6000
-
-
-def stopped(service: Service) -> bool:
-    """Whether the process stands still."""
-    found = os.waitid(os.P_PID, service.pid, os.WSTOPPED | os.WNOHANG | os.WNOWAIT)
-    return found is not None and found.si_status == signal.SIGSTOP
 
 
 def spoken(frames: list[Frame], run_id: str) -> list[int]:
@@ -84,7 +75,7 @@ async def test_a_cancel_that_is_accepted_when_the_graph_has_ended_is_not_overloo
         for action in ("interrupt", "rollback"):
             thread_id = new_thread()
             run_id = await client.start(thread_id, "counter", {"steps": 1, "delay_s": 0})
-            (runner,) = await until(lambda: [each for each in stack.runners if stopped(each)], DEADLINE_S)
+            (runner,) = await until(lambda: [each for each in stack.runners if each.is_stopped], DEADLINE_S)
             path = f"/threads/{thread_id}/runs/{run_id}"
             cancel = await client.http.post(f"{path}/cancel", params={"action": action})
             assert cancel.status_code == 202, cancel.text

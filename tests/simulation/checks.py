@@ -1,6 +1,7 @@
 """What must hold at the end of an example, when everything lives again and every run has ended."""
 
 import asyncio
+from itertools import pairwise
 from typing import Any, Final
 
 import msgspec
@@ -8,11 +9,12 @@ import msgspec
 from simulation import logs
 from simulation.logs import ThreadHistory
 from simulation.model import Asked, Model, Thread
-from simulation.streams import Reader, replay
+from simulation.streams import Place, Reader, place_of, replay
 from simulation.world import World
 from slipstream_projector.rebuild import rebuild
 from slipstream_schemas import run_state as rs
 from slipstream_schemas.limits import RUN_CRASHES_MAX
+from slipstream_schemas.seq import unpack
 from slipstream_schemas.subjects import thread_key
 from testkit.client import Frame
 from testkit.wait import until
@@ -20,6 +22,10 @@ from testkit.wait import until
 QUIET_DEADLINE_S: Final = 120.0
 DRAIN_DEADLINE_S: Final = 60.0
 RUNS_MAX: Final = 1000
+CURSORS: Final = 3
+"""Inside records, for each reader."""
+FORKS: Final = """SELECT checkpoint_ns, parent_checkpoint_id, array_agg(checkpoint_id) AS children FROM checkpoints
+ WHERE thread_id=$1 GROUP BY 1, 2 HAVING count(*) > 1"""
 DIFFERENCE: Final = """SELECT to_jsonb(x)::text AS row FROM {table} x ORDER BY 1"""
 
 
@@ -40,6 +46,7 @@ async def _check(world: World, model: Model, readers: list[Reader]) -> None:
         assert not history.left, f"a deletion has left {history.left} records"
         _check_requests(thread, history, crashed=model.crashed)
         await _check_rows(world, thread, history)
+        await _check_checkpoints(world, thread)
     for stranger in model.strangers:
         await _check_absent(world, stranger)
     for reader in readers:
@@ -148,6 +155,13 @@ async def _check_rows(world: World, thread: Thread, history: ThreadHistory) -> N
         assert left == 0, f"a deleted thread has {left} checkpoints left"
 
 
+async def _check_checkpoints(world: World, thread: Thread) -> None:
+    """They are one chain: each attempt goes on from the last one, and none is written behind its back."""
+    async with world.database.connection() as connection:
+        forks = await connection.fetch(FORKS, thread_key(world.scope, thread.thread_id))
+    assert not forks, f"thread {thread.thread_id}: checkpoints behind a later attempt's back: {forks}"
+
+
 def _plain(values: Any) -> Any:
     return msgspec.json.decode(msgspec.json.encode(values))
 
@@ -179,6 +193,7 @@ async def _check_reader(world: World, reader: Reader, history: ThreadHistory) ->
     found = [(frame.seq, frame.body["event_id"]) for frame in reader.seen]
     assert found == expected, _difference(reader.name, found, expected)
     world.count("frames", len(found))
+    await _check_cursors(world, reader, [str(seq) for seq, _ in expected])
 
 
 async def _check_run_reader(world: World, reader: Reader, history: ThreadHistory) -> None:
@@ -194,6 +209,25 @@ async def _check_run_reader(world: World, reader: Reader, history: ThreadHistory
     assert not reader.wrong and not reader.lost, f"{reader.name}: {reader.wrong}"
     assert _shown(reader.seen) == _shown(whole[0]), _difference(reader.name, _shown(reader.seen), _shown(whole[0]))
     world.count("frames", len(reader.seen))
+    await _check_cursors(world, reader, [frame.id for frame in whole[0]])
+
+
+async def _check_cursors(world: World, reader: Reader, ids: list[str]) -> None:
+    """Who begins behind a frame is sent those after it, also where both come from one record: connections rarely break
+    there.
+    """
+    inner = [n for n, (this, after) in enumerate(pairwise(map(place_of, ids))) if _record(this) == _record(after)]
+    for index in dict.fromkeys(inner[len(inner) * part // CURSORS] for part in range(CURSORS) if inner):
+        later = reader.beginning_behind(ids[index])
+        await later.follow_until(ids[-1], DRAIN_DEADLINE_S)
+        found, expected = [frame.id for frame in later.seen], ids[index + 1 :]
+        assert found == expected, f"behind {ids[index]}: {_difference(later.name, found, expected)}"
+        assert not later.wrong, f"{later.name}: {later.wrong}"
+        world.count("cursors tried")
+
+
+def _record(place: Place) -> int:
+    return unpack(place.seq)[0]
 
 
 def _shown(frames: list[Frame]) -> list[tuple[str, str, str]]:

@@ -7,7 +7,6 @@ import msgspec
 from simulation.world import World
 from slipstream_nats.controllog import Head
 from slipstream_nats.stored import next_of_subject
-from slipstream_nats.threadlog import ThreadLog
 from slipstream_schemas import run_state as rs
 from slipstream_schemas import subjects
 from slipstream_schemas.lines import LineView, decode_line, is_event
@@ -177,10 +176,9 @@ async def read(world: World, thread_id: str) -> ThreadHistory:
         if transition.name in ("thread_deleted", "thread_erased"):
             transitions.clear()
         seq = found.stream_seq + 1
-    threads = ThreadLog(world.connection, None, world.region)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     records: list[Record] = []
     seq, left = 1, 0
-    while (record := await threads.next(world.scope, thread_id, seq)) is not None:
+    while (record := await world.threads.next(world.scope, thread_id, seq)) is not None:
         if record.is_erasure:
             left += len(records)
             records.clear()

@@ -1,13 +1,17 @@
 """The state machine. What it draws never depends on what was answered, so a seed gives the same steps again.
 
-Most requests are not waited for: they overlap each other, crashes and pauses.
+Most requests are not waited for: they overlap each other, crashes and pauses. Two moments are too short for chance, and
+are brought about: a runner is overtaken while it has a queue to send and a checkpoint to write (`overtake`), and a
+cancel is accepted between the end of a graph and the decision that its run has ended (`_at_the_end`).
 """
 
 import asyncio
+import contextlib
 import functools
+import itertools
 import os
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, Final, cast
 
 import httpx
@@ -19,7 +23,9 @@ from simulation.model import Asked, Kind, Model, Thread
 from simulation.requests import Requests
 from simulation.streams import Reader
 from simulation.world import COUNTS, World
+from slipstream_schemas.crashpoint import STOP
 from slipstream_schemas.errors import SlipstreamError
+from slipstream_schemas.run_state import CancelAction, RunningRun
 
 THREADS: Final = st.integers(0, 3)
 APIS: Final = st.integers(0, 1)
@@ -28,16 +34,22 @@ STRATEGIES: Final = st.sampled_from(["enqueue", "enqueue", "interrupt", "rollbac
 STEPS: Final = st.integers(1, 12)
 DELAYS_S: Final = st.sampled_from([0.005, 0.05, 0.15])
 API_CRASHPOINTS: Final = ("created", "pending_cancelled", "thread_deleted")
-CRASHPOINTS: Final = (
-    *API_CRASHPOINTS, "delivered", "leased", "started", "output", "ended", "terminal", "next_work", "acknowledged",
+RUNNER_CRASHPOINTS: Final = (
+    "delivered", "leased", "started", "output", "executed", "ended", "terminal", "next_work", "acknowledged",
     "state_committed",
 )  # fmt: skip
+CRASHPOINTS: Final = (*API_CRASHPOINTS, *RUNNER_CRASHPOINTS, *(STOP + point for point in RUNNER_CRASHPOINTS))
 RESTS_S: Final = st.sampled_from([0.02, 0.2, 0.2, 1.0, 1.0, 5.0])
 
 
 WAIT_S: Final = 5.0
-STILL_S: Final = 6.0
-STILL_STEPS: Final = 50
+TAKEN_S: Final = 10.0
+FLOOD_STEPS: Final = 40
+FLOOD_DELAY_S: Final = 0.05
+LATENCY_S: Final = 0.15
+"""A record takes twice this time on a slow link: a flood makes a queue, and an acknowledgement is under way."""
+SLOW_RECORDS: Final = 2
+OVERTAKEN_S: Final = 15.0
 END_S: Final = 150.0
 END: Final = -1
 
@@ -67,10 +79,12 @@ class Simulation(RuleBasedStateMachine):
         self.readers: list[Reader] = []
         self.trace: list[str] = []
         self._tasks: list[Any] = []
-        self._number = 0
+        self._numbers = itertools.count(1)
+        self._at_ends: Iterator[CancelAction | None] = itertools.cycle((None,))
         self._steps = 0
         # Hypothesis runs a failure once more to print it. Whether it comes again is a matter of luck: it is replayed.
         self.failed = world.failed
+        world.at_the_end = None if self.failed else self._at_the_end
         if not self.failed:
             world.heal()
 
@@ -78,8 +92,7 @@ class Simulation(RuleBasedStateMachine):
         return self.model.threads[index]
 
     def _asked(self, thread: Thread | None, kind: Kind, **more: Any) -> Asked:
-        self._number += 1
-        asked = Asked(self._number, kind, time.monotonic(), **more)
+        asked = Asked(next(self._numbers), kind, time.monotonic(), **more)
         if thread is not None:
             thread.asked.append(asked)
         return asked
@@ -92,11 +105,18 @@ class Simulation(RuleBasedStateMachine):
         if wait:
             self.world.run(_ended(task, WAIT_S))
 
-    @initialize(steps=STEPS, delay_s=DELAYS_S, choice=st.integers(0, 4), point=st.sampled_from((None, *CRASHPOINTS)))
-    def begin(self, steps: int, delay_s: float, choice: int, point: str | None) -> None:
+    @initialize(
+        steps=STEPS, delay_s=DELAYS_S, choice=st.integers(0, 4), point=st.sampled_from((None, *CRASHPOINTS)),
+        at_ends=st.permutations((None, "interrupt", "rollback")), overtake=st.sampled_from((True, False)),
+    )  # fmt: skip
+    def begin(
+        self, steps: int, delay_s: float, choice: int, point: str | None, at_ends: list[CancelAction | None],
+        overtake: bool,
+    ) -> None:  # fmt: skip
         """Life on every thread, whatever rules Hypothesis leaves out of this example."""
         if self.failed:
             return
+        self._at_ends = itertools.cycle(at_ends)
         if point is not None:
             self._doom(point, steps % 2)
             # Else the example is over before it has started.
@@ -105,6 +125,8 @@ class Simulation(RuleBasedStateMachine):
             self.readers.append(Reader(self.world, thread, choice * (t % 2)))
             self.readers[-1].connect(t % 2)
             self._run(t, t % 2, "enqueue", "v1 create" if t % 2 else "v2", steps, delay_s, keyed=True, wait=t > 1)
+        if overtake:
+            self._overtake(choice % 2, choice % 2, "interrupt")
 
     @step(t=THREADS, api=APIS, if_exists=st.sampled_from(["raise", "do_nothing"]), wait=st.booleans())
     def create_thread(self, t: int, api: int, if_exists: str, wait: bool) -> None:
@@ -112,14 +134,27 @@ class Simulation(RuleBasedStateMachine):
         self._go(f"create thread {t} ({if_exists})", self.requests.thread(asked, self._thread(t), api, if_exists),
                  wait=wait)  # fmt: skip
 
+    async def _at_the_end(self, holder: str) -> None:
+        """A runner stands between the end of a graph and what it decides on it: now its runs are cancelled, or not."""
+        action = next(self._at_ends)
+        for t, thread in enumerate(self.model.threads):
+            # While the broker is away, nobody can tell what it holds.
+            with contextlib.suppress(SlipstreamError):
+                running = await self.world.running(thread.thread_id)
+                if action is not None and running is not None and running.holder == holder:
+                    asked = self._asked(thread, "cancel", target=running.run_id, action=action)
+                    self.trace.append(f"{time.monotonic():.2f} cancel {running.run_id} at its end ({action})")
+                    await self.requests.cancel(asked, thread, t % 2)
+
     def _run(
         self, t: int, api: int, strategy: str, how: str, steps: int, delay_s: float, *, keyed: bool, wait: bool
-    ) -> None:
+    ) -> Asked:
         thread = self._thread(t)
         asked = self._asked(thread, "run", strategy=strategy, steps=steps)
         work = self.requests.run(asked, thread, api, how, delay_s, keyed=keyed)
         self._go(f"run {asked.number} on thread {t}: {how}, {strategy}, {steps} x {delay_s}, keyed={keyed}", work,
                  wait=wait)  # fmt: skip
+        return asked
 
     @step(t=THREADS, api=APIS, strategy=STRATEGIES, how=st.sampled_from(["v1", "v1 create"]), steps=STEPS,
           delay_s=DELAYS_S, keyed=st.booleans(), wait=st.booleans())  # fmt: skip
@@ -223,12 +258,12 @@ class Simulation(RuleBasedStateMachine):
 
     @step(point=st.sampled_from(CRASHPOINTS), index=st.integers(0, 1))
     def doom(self, point: str, index: int) -> None:
-        """A process that will kill itself between two steps of what it does."""
+        """A process that will kill itself between two steps of what it does, or stop until it is overtaken."""
         self._doom(point, index)
 
     def _doom(self, point: str, index: int) -> None:
         kind: Any = "api" if point in API_CRASHPOINTS else "runner"
-        self.trace.append(f"{time.monotonic():.2f} {kind} {index} will crash at {point}")
+        self.trace.append(f"{time.monotonic():.2f} {kind} {index} is doomed at {point}")
         self.world.count(f"kills of {kind}s")
         self.model.crashed |= kind == "runner"
         self.world.crash(kind, index, point)
@@ -248,15 +283,47 @@ class Simulation(RuleBasedStateMachine):
         self.trace.append(f"{time.monotonic():.2f} {kind} {index} goes on")
         self.world.resume(kind, index % COUNTS[kind])
 
-    @step(index=st.integers(0, 1), strategy=STRATEGIES)
-    def stand_still(self, index: int, strategy: str) -> None:
-        """A runner stops in the midst of its runs for so long that the other one takes them over, and goes on."""
-        for t in (0, 1):
-            self._run(t, t, strategy, "v2", STILL_STEPS, 0.15, keyed=False, wait=True)
-        time.sleep(0.2)
-        self._pause("runner", index)
-        time.sleep(STILL_S)
-        self.world.resume("runner", index)
+    @step(t=st.integers(0, 1), api=APIS, strategy=st.sampled_from(["interrupt", "rollback"]), rare=st.integers(0, 1))
+    def overtake(self, t: int, api: int, strategy: str, rare: int) -> None:
+        if rare == 0:
+            self._overtake(t, api, strategy)
+
+    def _overtake(self, t: int, api: int, strategy: str) -> None:
+        """A runner stands still in a flood, amid a checkpoint, is overtaken by another, and goes on."""
+        world, thread_id = self.world, self._thread(t).thread_id
+        for each in range(COUNTS["runner"]):
+            world.resume("runner", each)
+        asked = self._run(t, api, strategy, "v2", FLOOD_STEPS, FLOOD_DELAY_S, keyed=False, wait=True)
+        running = world.wait_for(lambda: self._taken(thread_id, asked.run_id), TAKEN_S) if asked.run_id else None
+        index = world.runner(running.holder) if running is not None else None
+        if running is None or index is None:
+            return
+        with world.slow(index, LATENCY_S):
+            for _ in range(SLOW_RECORDS):
+                self._await_record(thread_id)
+            self._pause("runner", index)
+        if world.wait_for(lambda: self._overtaken(thread_id, running), OVERTAKEN_S):
+            self.trace.append(f"{time.monotonic():.2f} runner {index} was overtaken")
+            world.count("runners overtaken")
+        self.trace.append(f"{time.monotonic():.2f} runner {index} goes on")
+        world.resume("runner", index)
+
+    async def _taken(self, thread_id: str, run_id: str | None) -> RunningRun | None:
+        running = await self.world.running(thread_id)
+        return running if running is not None and running.run_id == run_id and running.holder else None
+
+    def _await_record(self, thread_id: str) -> None:
+        last = self.world.wait_for(lambda: self._last_record(thread_id, 0), WAIT_S) or 0
+        self.world.wait_for(lambda: self._last_record(thread_id, last), WAIT_S)
+
+    async def _last_record(self, thread_id: str, above: int) -> int | None:
+        last = await self.world.threads.last_seq(self.world.scope, thread_id)
+        return last if last > above else None
+
+    async def _overtaken(self, thread_id: str, before: RunningRun) -> bool:
+        # Once the next attempt has spoken, whatever the one before says comes too late.
+        last = await self.world.threads.last(self.world.scope, thread_id)
+        return last is not None and (last.header.run_id, last.header.attempt) != (before.run_id, before.attempt)
 
     @step(rare=st.integers(0, 3))
     def restart_broker(self, rare: int) -> None:

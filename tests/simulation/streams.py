@@ -7,6 +7,7 @@ import httpx
 
 from simulation.model import Thread
 from simulation.world import World
+from slipstream_api.render.v1 import DELETED
 from testkit.client import ALL_CHANNELS, Frame, frames
 
 CHOICES: Final[tuple[tuple[str, ...], ...]] = (
@@ -36,8 +37,11 @@ def place_of(text: str) -> Place:
 class Reader:
     """A client with a cursor. `seen` is the union of all its connections, in the order in which it came."""
 
-    def __init__(self, world: World, thread: Thread, choice: int, run_id: str | None = None) -> None:
+    def __init__(
+        self, world: World, thread: Thread, choice: int, run_id: str | None = None, *, since: str = ""
+    ) -> None:
         self._world, self.thread, self.run_id = world, thread, run_id
+        self._choice, self._since = choice, since
         self.channels = CHOICES[choice % len(CHOICES)]
         self.seen: list[Frame] = []
         self.wrong: list[str] = []
@@ -47,8 +51,12 @@ class Reader:
 
     @property
     def cursor(self) -> str:
-        """The id of the last frame, empty before the first."""
-        return self.seen[-1].id if self.seen else ""
+        """The id of the last frame; before the first the one it began behind, or empty."""
+        return self.seen[-1].id if self.seen else self._since
+
+    def beginning_behind(self, since: str) -> "Reader":
+        """Another client that wants the same, from the frame with this id on."""
+        return Reader(self._world, self.thread, self._choice, self.run_id, since=since)
 
     @property
     def name(self) -> str:
@@ -103,11 +111,11 @@ class Reader:
     def _take(self, frame: Frame) -> None:
         if frame.event == "gap":
             self.lost = True
-        if frame.event == "error" and not frame.id:
+        if frame.event == "error" and not frame.id and not (self.thread.was_deleted and frame.body == DELETED):
             self.wrong.append(f"an error frame: {frame.data}")
         if not frame.id:
             return
-        if self.seen and place_of(frame.id) <= place_of(self.cursor):
+        if self.cursor and place_of(frame.id) <= place_of(self.cursor):
             self.wrong.append(f"{frame.id} came behind {self.cursor}")
         self.seen.append(frame)
 

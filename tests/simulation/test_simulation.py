@@ -1,9 +1,10 @@
 """The simulation: `just sim` runs a long one, `just sim seed=42` one again, every test run a short one.
 
 A seed gives the same commands, faults and pauses in the same order again, with the same arguments. What it does not
-give again is the scheduling of processes and packets between them, nor the ids that servers choose: a failure that
-hangs on a race may need its seed a few times. `SIMULATION_SEED`, `SIMULATION_EXAMPLES` and
-`SIMULATION_STEPS` set the size; `SIMULATION_SHRINK=1` looks for a shorter failure, which takes minutes.
+give again is the scheduling of processes and packets between them, which runs a runner holds when it freezes, nor the
+ids that servers choose: a failure that hangs on a race may need its seed a few times.
+`SIMULATION_SEED`, `SIMULATION_EXAMPLES` and `SIMULATION_STEPS` set the size; `SIMULATION_SHRINK=1` looks for a shorter
+failure, which takes minutes.
 """
 
 import os

@@ -1,6 +1,7 @@
 """One service process under test: started, watched, paused, killed."""
 
 import asyncio
+import contextlib
 import os
 import re
 import shutil
@@ -47,6 +48,14 @@ class Service:
     def is_alive(self) -> bool:
         """Whether the process still runs (a paused one does)."""
         return self.process.poll() is None
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether the process stands still (SIGSTOP), by its own doing or another's."""
+        with contextlib.suppress(ChildProcessError):
+            found = os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WNOHANG | os.WNOWAIT)
+            return found is not None and found.si_status == signal.SIGSTOP
+        return False
 
     def is_ready(self) -> bool:
         """Whether it serves. Raises: AssertionError when it has ended."""
