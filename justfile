@@ -78,6 +78,10 @@ bench *args:
 recovery *args:
     PYTHONPATH=tools:tests python -m bench.recovery "$@"
 
+# Measure 5,000 idle streams, 2,000 clients that come back at once, clients that read a byte a second
+crowd *args:
+    PYTHONPATH=tools:tests python -m bench.crowd "$@"
+
 # Replay the control log into threads and runs rows
 rebuild *args:
     slipstream rebuild "$@"

@@ -17,6 +17,12 @@ HEADERS_MAX: Final = 100
 HEAD_DEADLINE_S: Final = 20.0
 """How long a connection may be open, or a request's head be on its way, before it is closed."""
 URL_BYTES_MAX: Final = 16 * 1024
+OPEN_FILES_MAX: Final = 128 * 1024
+"""An API asks the kernel for so many, or as many as it may: each client's connection is one."""
+OPEN_FILES_KEPT: Final = 128
+"""Of those, what an API keeps for NATS, Postgres, webhooks and the user's own code."""
+LISTEN_BACKLOG: Final = 16 * 1024
+"""Clients that wait to be accepted. The kernel has a bound of its own (`net.core.somaxconn`)."""
 CALLER_REQUESTS_MAX: Final = 1000
 """Requests, streams and sockets of one caller, as auth handlers name it, that are open in one API process at a time."""
 JSON_DEPTH_MAX: Final = 64
@@ -142,7 +148,8 @@ STREAM_CONSUMERS_MAX: Final = 100_000
 SSE_HEARTBEAT_S: Final = 5.0
 SSE_SLICE_EVENTS_MAX: Final = 256
 SSE_SEND_DEADLINE_S: Final = 60.0
-"""A client that takes nothing for this long is dropped."""
+"""A client that takes nothing of what waits for it for this long is dropped, as is a WebSocket that answers no ping."""
+SOCKET_PING_S: Final = 20.0
 PYTHON_SDK_EVENTS_PER_S: Final = 2_000
 """The stock Python SDK loses its queue of 1,024 and hangs on bursts: so it may stand still for 0.4 s."""
 WATCHER_WAIT_S: Final = 2.0

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
-from slipstream_api.sse import HEARTBEAT, Heart, Stream
+from slipstream_api.heart import Heart, Pulse
+from slipstream_api.peer import PEER
+from slipstream_api.sse import HEARTBEAT, Stream
 from slipstream_schemas.errors import Unavailable
 from slipstream_schemas.limits import SSE_HEARTBEAT_S, SSE_SEND_DEADLINE_S
 from testkit.wait import until
@@ -14,15 +16,31 @@ from testkit.wait import until
 BEATS_MAX = int(SSE_SEND_DEADLINE_S / SSE_HEARTBEAT_S)
 
 
+UNSENT_BYTES = 1 << 20
+
+
 class Peer:
     """The server's side of a response: what was sent, whether the client reads, and when it goes."""
 
     def __init__(self) -> None:
         self.bodies: list[bytes] = []
-        self.is_complete = False
+        self.is_complete = self.is_aborted = False
+        self.unsent = UNSENT_BYTES
         self.gone = asyncio.Event()
         self.reads = asyncio.Event()
         self.reads.set()
+
+    def is_full(self) -> bool:
+        """Whether a send would wait."""
+        return not self.reads.is_set()
+
+    def unsent_bytes(self) -> int:
+        """What the client has not taken."""
+        return self.unsent
+
+    def abort(self) -> None:
+        """Give it up."""
+        self.is_aborted = True
 
     async def receive(self) -> Any:
         """The disconnect."""
@@ -47,7 +65,7 @@ class Streaming:
         self.left_early = 0
         self.closed = False
         stream = Stream(self._pieces(), self.heart, {}, on_gone=self._gone)
-        scope: Any = {"type": "http", "path": "/"}
+        scope: Any = {"type": "http", "path": "/", "extensions": {PEER: {"peer": self.peer}}}
         self.answering = asyncio.create_task(stream(scope, self.peer.receive, self.peer.send))
 
     async def _pieces(self) -> AsyncGenerator[bytes]:
@@ -156,6 +174,66 @@ def test_a_client_that_reads_nothing_for_long_is_dropped() -> None:
         assert not streaming.answering.done()
         streaming.heart.beat()
         assert await streaming.ends() == (False, 1)
+        assert streaming.peer.is_aborted
+
+    asyncio.run(check())
+
+
+def test_a_client_that_reads_slowly_is_kept() -> None:
+    """However long one send waits: something of it is taken now and then."""
+
+    async def check() -> None:
+        streaming = Streaming()
+        await streaming.sees(HEARTBEAT)
+        streaming.peer.reads.clear()
+        streaming.source.put_nowait(b"1")
+        await until(streaming.source.empty)
+        for _ in range(5):
+            streaming.peer.unsent -= 1
+            await streaming.beats(BEATS_MAX)
+        assert not streaming.answering.done()
+        streaming.peer.reads.set()
+        await streaming.sees(HEARTBEAT, b"1")
+        streaming.source.put_nowait(None)
+        assert await streaming.ends() == (True, 0)
+
+    asyncio.run(check())
+
+
+def test_a_send_that_waits_again_is_not_the_one_before() -> None:
+    """A client that takes one piece for each beat has the same to read each time."""
+
+    async def check() -> None:
+        streaming = Streaming()
+        await streaming.sees(HEARTBEAT)
+        for count in range(2 * BEATS_MAX):
+            streaming.peer.reads.clear()
+            streaming.source.put_nowait(b"1")
+            await until(streaming.source.empty)
+            await streaming.beats(1)
+            streaming.peer.reads.set()
+            await streaming.sees(HEARTBEAT, *[b"1"] * (count + 1))
+        streaming.source.put_nowait(None)
+        assert await streaming.ends() == (True, 0)
+        assert not streaming.peer.is_aborted
+
+    asyncio.run(check())
+
+
+def test_streams_have_their_beats_one_after_the_other() -> None:
+    async def check() -> None:
+        heart = Heart()
+        pulses = [Pulse() for _ in range(500)]
+        for pulse in pulses:
+            heart.join(pulse)
+        groups = [sum(pulse.group == group for pulse in pulses) for group in {pulse.group for pulse in pulses}]
+        assert len(groups) > 10 and max(groups) - min(groups) <= 1
+        heart.beat()
+        assert all(pulse.beats == 1 and pulse.wake.is_set() for pulse in pulses)
+        for pulse in pulses:
+            heart.leave(pulse)
+        heart.beat()
+        assert all(pulse.beats == 1 for pulse in pulses)
 
     asyncio.run(check())
 

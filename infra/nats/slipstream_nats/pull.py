@@ -142,6 +142,8 @@ class ContinuousPull:
     async def close(self) -> None:
         """Stop and delete the consumer. Messages that nobody took are dropped."""
         self._closed = True
+        # Whoever they belong to has us: a ring that only the garbage collector would free.
+        self._sink = self._on_idle = self._on_failure = None
         await self._abandon()
         self._wake()
 

@@ -32,7 +32,7 @@ log = logging.getLogger("slipstream.tail")
 PAGE_RECORDS: Final = 16
 PAGE_BYTES: Final = 64 * 1024
 """A backlog up to this size is read without a consumer."""
-CATCH_UP_BYTES: Final = 1024 * 1024
+CATCH_UP_BYTES: Final = 256 * 1024
 CATCH_UP_SILENCE_S: Final = 1.0
 """A catch-up that gets nothing for this long asks the leader whether there is anything."""
 

@@ -1,4 +1,5 @@
-"""Bounds on a request's head, which uvicorn has none of: a header without end would fill the memory before any auth.
+"""Bounds on connections and on a request's head, which uvicorn has none of: a header without end would fill the memory
+before any auth.
 
 The parser keeps what is unfinished to itself, so bytes are counted where they arrive, and the parts where they are
 known. Who is too slow is cut off: an open connection that asks nothing costs a file.
@@ -9,11 +10,11 @@ from typing import Any, Final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from slipstream_api.open_files import Room
+from slipstream_api.peer import PEER, Peer, say_if_timed_out
 from slipstream_schemas.codec import dumps
-from slipstream_schemas.limits import HEAD_BYTES_MAX, HEAD_DEADLINE_S, HEADERS_MAX, URL_BYTES_MAX
+from slipstream_schemas.limits import HEAD_BYTES_MAX, HEAD_DEADLINE_S, HEADERS_MAX, RETRY_AFTER_S, URL_BYTES_MAX
 
-CONNECTION: Final = "slipstream.connection"
-"""A scope's extension: `abort` ends the connection with all that is unsent, `close` when that was sent."""
 REASONS: Final = {
     414: (b"URI Too Long", f"the URL is longer than {URL_BYTES_MAX} bytes"),
     431: (
@@ -21,6 +22,7 @@ REASONS: Final = {
         f"the request has more than {HEADERS_MAX} headers, or more than {HEAD_BYTES_MAX} bytes of them",
     ),
     408: (b"Request Timeout", f"no request came within {HEAD_DEADLINE_S:.0f} s"),
+    503: (b"Service Unavailable", "this server has as many connections as it may open"),
 }
 
 
@@ -31,6 +33,7 @@ class _Refused(Exception):
 class BoundedProtocol(HttpToolsProtocol):
     """uvicorn's protocol with bounds."""
 
+    room = Room()
     _head_bytes = 0
     _counted = 0
     _is_in_head = True
@@ -40,11 +43,19 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: Any) -> None:
         """The client has to ask something soon."""
         super().connection_made(transport)
-        self._expect_head()
+        # Not by way of ourselves: scopes know their peer and we our scope, and a ring waits for the garbage collector.
+        flow = self.flow
+        self._peer = Peer(transport, lambda: flow.write_paused)
+        if self.room.is_over(len(self.connections)):
+            self._refuse(503)
+        else:
+            self._expect_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Nobody is late any more."""
         self._head_is_whole()
+        if self.cycle and not self.cycle.response_complete:
+            say_if_timed_out(self.scope["path"], exc)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -60,7 +71,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """A request begins."""
         super().on_message_begin()
-        self.scope["extensions"] = {CONNECTION: {"abort": self.transport.abort, "close": self.transport.close}}
+        self.scope["extensions"] = {PEER: {"peer": self._peer}}
         self._head_bytes = self._counted = 0
         self._expect_head()
 
@@ -108,7 +119,13 @@ class BoundedProtocol(HttpToolsProtocol):
         self._head_is_whole()
         reason, text = REASONS[status]
         body = dumps({"detail": text})
-        head = b"HTTP/1.1 %d %s\r\ncontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
+        later = b"retry-after: %d\r\n" % RETRY_AFTER_S if status == 503 else b""
+        head = b"HTTP/1.1 %d %s\r\ncontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n%s\r\n"
         if not self.transport.is_closing():
-            self.transport.write(head % (status, reason, len(body)) + body)
+            self.transport.write(head % (status, reason, len(body), later) + body)
             self.transport.close()
+
+
+def bounded(room: Room) -> type[BoundedProtocol]:
+    """The protocol of a process that has this much room."""
+    return type("Bounded", (BoundedProtocol,), {"room": room})

@@ -7,8 +7,8 @@ from collections import Counter
 from slipstream_api.auth.caller import Caller
 from slipstream_api.auth.handlers import Handlers
 from slipstream_api.drawings import Drawings
+from slipstream_api.heart import Heart
 from slipstream_api.metrics import ApiMetrics
-from slipstream_api.sse import Heart
 from slipstream_api.unwatched import UnwatchedRuns
 from slipstream_api.watchers import Readers
 from slipstream_nats import rpc

@@ -1,6 +1,7 @@
 """The API's process."""
 
 import asyncio
+import gc
 import logging
 import signal
 import socket
@@ -9,11 +10,19 @@ from pathlib import Path
 import uvicorn
 
 from slipstream_api.app import opened, serving
-from slipstream_api.bounded_http import BoundedProtocol
+from slipstream_api.bounded_http import bounded
+from slipstream_api.bounded_socket import BoundedSocket
 from slipstream_api.http_settings import load_http_settings
 from slipstream_api.observed import Observed
+from slipstream_api.open_files import room_of_process
 from slipstream_schemas.errors import SlipstreamError, Unavailable
-from slipstream_schemas.limits import BODY_BYTES_MAX, SSE_HEARTBEAT_S, SSE_SEND_DEADLINE_S
+from slipstream_schemas.limits import (
+    BODY_BYTES_MAX,
+    LISTEN_BACKLOG,
+    SOCKET_PING_S,
+    SSE_HEARTBEAT_S,
+    SSE_SEND_DEADLINE_S,
+)
 from slipstream_schemas.settings import ServiceSettings, log_to_stderr, settings_from_environment
 
 log = logging.getLogger("slipstream.api")
@@ -33,19 +42,30 @@ def listen(host: str, port: int) -> socket.socket:
         found.bind((host, port))
     except OSError as error:
         raise Unavailable(f"cannot listen on {host}:{port}: {error.strerror}. Choose another port") from error
-    found.listen(2048)
+    found.listen(LISTEN_BACKLOG)
     return found
+
+
+def spare_the_old() -> None:
+    """Look at what lives long less often: a full collection stops everybody's events for 0.1 s for 1,000 streams.
+
+    What refers to itself is still freed, within 700,000 objects (70,000 by default); the rest never waits for that.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(700, 10, 100)
 
 
 async def run(settings: ServiceSettings) -> None:
     """Serve until SIGTERM; open streams end at once, so that their clients resume elsewhere."""
-    http = load_http_settings(Path(settings.config))
+    http, room = load_http_settings(Path(settings.config)), room_of_process()
     listening = listen(settings.host, settings.port)
     async with opened(settings) as context, serving(context, http) as app:
         config = uvicorn.Config(
             Observed(app, context), log_config=None, log_level="warning", access_log=False,
-            lifespan="off", timeout_graceful_shutdown=STOP_DEADLINE_S, http=BoundedProtocol, ws="websockets-sansio",
-            ws_max_size=BODY_BYTES_MAX,
+            lifespan="off", timeout_graceful_shutdown=STOP_DEADLINE_S, http=bounded(room), ws=BoundedSocket,
+            ws_max_size=BODY_BYTES_MAX, ws_ping_interval=SOCKET_PING_S, ws_ping_timeout=SSE_SEND_DEADLINE_S,
+            backlog=LISTEN_BACKLOG,
         )  # fmt: skip
         server = _Server(config)
         loop = asyncio.get_running_loop()
@@ -56,6 +76,7 @@ async def run(settings: ServiceSettings) -> None:
 
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop)
+        spare_the_old()
         log.info("ready: API on http://%s:%d", settings.host, settings.port)
         beating = asyncio.create_task(context.heart.run())
         await server.serve(sockets=[listening])

@@ -21,6 +21,8 @@ from slipstream_api import access, commands, following, run_tree
 from slipstream_api.bodies import convert
 from slipstream_api.commands import Answer, Call, Method, Outcome, Refused
 from slipstream_api.context import Context
+from slipstream_api.heart import Pulse
+from slipstream_api.peer import Patience
 from slipstream_api.watchers import WATCHER
 from slipstream_nats.cursor import CursorLost
 from slipstream_nats.tail import TailRecord
@@ -80,6 +82,7 @@ class Session:
         self._reading: tuple[Context, access.Watch] | None = None
         self._changed = asyncio.Event()
         self._sending = asyncio.Lock()
+        self._patience = Patience(socket.scope)
         self._methods: dict[str, Method] = {
             **commands.METHODS,
             "subscription.subscribe": self._subscribe,
@@ -90,7 +93,7 @@ class Session:
     async def run(self) -> None:
         """Serve until the client goes, the process stops, or the log cannot be read."""
         await self._socket.accept()
-        parts = [asyncio.create_task(part) for part in (self._listen(), self._pump(), self._until_closing())]
+        parts = [asyncio.create_task(part) for part in (self._listen(), self._pump(), self._attend())]
         try:
             check_thread_id(self._thread_id)
             done, _ = await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
@@ -100,7 +103,7 @@ class Session:
             await self._close(closed.code, closed.reason)
         except TimeoutError:
             log.warning("dropped a socket of %s that read nothing for %.0f s", self._thread_id, SSE_SEND_DEADLINE_S)
-            await self._close(CLOSE_BROKEN, "nothing was read for too long")
+            self._patience.give_up()
         except SlipstreamError as error:
             log.warning("the socket of %s ended: %s", self._thread_id, error.message)
             is_clients_fault = isinstance(error, (CursorLost, Rejected, Forbidden))
@@ -117,21 +120,24 @@ class Session:
             async with asyncio.timeout(CLOSE_DEADLINE_S):
                 await self._socket.close(code, reason[:100])
 
-    async def _until_closing(self) -> None:
-        wake, heart = asyncio.Event(), self._context.heart
-        heart.join(wake)
+    async def _attend(self) -> None:
+        """Until the process stops. Raises: Closed, TimeoutError when the client reads nothing."""
+        pulse, heart = Pulse(), self._context.heart
+        heart.join(pulse)
         try:
             while not heart.is_closing:
-                await wake.wait()
-                wake.clear()
+                await pulse.wake.wait()
+                pulse.wake.clear()
+                self._patience.waits()
         finally:
-            heart.leave(wake)
+            heart.leave(pulse)
         raise Closed(CLOSE_GOING_AWAY, "the server stops")
 
     async def _send(self, frame: bytes) -> None:
-        """Send one frame. Raises: TimeoutError when the client reads nothing."""
-        async with self._sending, asyncio.timeout(SSE_SEND_DEADLINE_S):
+        """Send one frame. It may wait for the client for as long as that takes something now and then."""
+        async with self._sending:
             await self._socket.send_data(frame.decode(), mode="text")
+            self._patience.moved()
 
     # Commands
 

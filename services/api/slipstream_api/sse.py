@@ -1,7 +1,7 @@
 """Event streams: an ASGI callable that joins frames, keeps the connection alive, and notices who is gone.
 
 uvicorn never tells a sender that its peer is dead: `receive` is the only signal. Its `send` waits when a client does
-not read, so a slow client slows its own stream alone; one that reads nothing for long is dropped.
+not read, so a slow client slows its own stream alone; one that takes nothing for long is dropped.
 
 A stream is two tasks. One forwards pieces and does nothing else, since a thread's event costs that for each of its
 streams. The other attends: it wakes at each beat, sends a keepalive, and ends a forwarding that is stuck.
@@ -14,57 +14,15 @@ from typing import Any, Final
 
 from litestar.types import Receive, Scope, Send
 
-from slipstream_api.bounded_http import CONNECTION
+from slipstream_api.heart import Heart, Pulse
+from slipstream_api.peer import Patience
 from slipstream_schemas.errors import SlipstreamError
-from slipstream_schemas.limits import SSE_HEARTBEAT_S, SSE_SEND_DEADLINE_S
+from slipstream_schemas.limits import SSE_SEND_DEADLINE_S
 
 log = logging.getLogger("slipstream.sse")
 
 HEARTBEAT: Final = b": heartbeat\n\n"
 NEWLINE: Final = b"\n"
-
-
-class Heart:
-    """The one timer of all open streams, and the word that ends them.
-
-    A thousand idle streams with timers of their own cost the API several times what this does.
-    """
-
-    def __init__(self) -> None:
-        self.beats = 0
-        self.is_closing = False
-        self._streams: set[asyncio.Event] = set()
-
-    def join(self, wake: asyncio.Event) -> None:
-        """Wake a stream at each beat from now on."""
-        self._streams.add(wake)
-        if self.is_closing:
-            # A request that came in while the process begins to stop would wait for a beat, and the process for it.
-            wake.set()
-
-    def leave(self, wake: asyncio.Event) -> None:
-        """The stream is over."""
-        self._streams.discard(wake)
-
-    def close(self) -> None:
-        """End every stream."""
-        self.is_closing = True
-        self._wake()
-
-    async def run(self) -> None:
-        """Beat for ever."""
-        while True:
-            await asyncio.sleep(SSE_HEARTBEAT_S)
-            self.beat()
-
-    def beat(self) -> None:
-        """Wake every stream: `SSE_HEARTBEAT_S` have passed."""
-        self.beats += 1
-        self._wake()
-
-    def _wake(self) -> None:
-        for wake in self._streams:
-            wake.set()
 
 
 class Stream:
@@ -92,8 +50,7 @@ class Stream:
         self._on_end, self._opening, self._breaks = on_end, opening, breaks
         self._is_whole = False
         self._headers = [(name.encode(), value.encode()) for name, value in headers.items()]
-        self._wake = asyncio.Event()
-        self._sending_since_beat: int | None = None
+        self._pulse = Pulse()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the response."""
@@ -102,24 +59,23 @@ class Stream:
         if (on_end := self._on_end) is not None:
             # At once: what is left to clean up takes round trips, and the client's next request may come first.
             gone.add_done_callback(lambda _: on_end())
-        self._heart.join(self._wake)
-        is_gone = False
+        self._heart.join(self._pulse)
+        patience, is_gone = Patience(scope), False
         try:
             await send({"type": "http.response.start", "status": 200, "headers": self._headers})
             await _send(send, self._opening)
-            is_gone = await self._attend(send, gone)
+            is_gone = await self._attend(send, gone, patience)
         except TimeoutError:
             is_gone = True
             log.warning("dropped a client of %s that read nothing for %.0f s", scope.get("path"), SSE_SEND_DEADLINE_S)
-            # A connection that is merely closed stays, with its buffers, until the client has read the rest.
-            _give_up(scope, "abort")
+            patience.give_up()
         except SlipstreamError as error:
             log.warning("the stream %s ended: %s", scope.get("path"), error.message)
         finally:
             is_broken = self._breaks and not self._is_whole and not is_gone
             if is_broken:
-                _give_up(scope, "close")
-            self._heart.leave(self._wake)
+                patience.break_off()
+            self._heart.leave(self._pulse)
             await _end(gone)
             await self._pieces.aclose()
             if is_gone and self._on_gone is not None:
@@ -127,15 +83,16 @@ class Stream:
         if not is_gone and not is_broken:
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def _attend(self, send: Send, gone: "asyncio.Task[None]") -> bool:
+    async def _attend(self, send: Send, gone: "asyncio.Task[None]", patience: Patience) -> bool:
         """Until the pieces or the client end; whether the client has gone. Raises: TimeoutError, SlipstreamError."""
-        forwarding = asyncio.create_task(self._forward(send))
+        forwarding = asyncio.create_task(self._forward(send, patience))
         forwarding.add_done_callback(self._notice)
-        beats = self._heart.beats
+        pulse = self._pulse
+        beats = pulse.beats
         try:
             while True:
-                await self._wake.wait()
-                self._wake.clear()
+                await pulse.wake.wait()
+                pulse.wake.clear()
                 if gone.done():
                     return True
                 if forwarding.done():
@@ -143,28 +100,21 @@ class Stream:
                     return False
                 if self._heart.is_closing:
                     return False
-                if beats != self._heart.beats:
-                    beats = self._heart.beats
-                    await self._beat(send)
+                if beats != pulse.beats:
+                    beats = pulse.beats
+                    if not patience.waits():
+                        await _send(send, self._keepalive)
         finally:
             await _end(forwarding)
 
-    async def _forward(self, send: Send) -> None:
+    async def _forward(self, send: Send, patience: Patience) -> None:
         async for piece in self._pieces:
-            self._sending_since_beat = self._heart.beats
             await send({"type": "http.response.body", "body": piece, "more_body": True})
-            self._sending_since_beat = None
+            patience.moved()
         self._is_whole = True
 
-    async def _beat(self, send: Send) -> None:
-        if self._sending_since_beat is not None:
-            if (self._heart.beats - self._sending_since_beat) * SSE_HEARTBEAT_S > SSE_SEND_DEADLINE_S:
-                raise TimeoutError
-        else:
-            await _send(send, self._keepalive)
-
     def _notice(self, _: object) -> None:
-        self._wake.set()
+        self._pulse.wake.set()
 
 
 class Empty:
@@ -182,13 +132,6 @@ class Empty:
 async def _gone(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
-
-
-def _give_up(scope: Scope, how: str) -> None:
-    """End a connection in the middle of its answer: `abort` with what is unsent, `close` once that was sent."""
-    extensions: Any = scope.get("extensions") or {}
-    if CONNECTION in extensions:
-        extensions[CONNECTION][how]()
 
 
 async def _send(send: Send, piece: bytes) -> None:
