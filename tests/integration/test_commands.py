@@ -56,9 +56,9 @@ async def test_a_run_that_never_began_has_a_beginning_and_an_end(live: Stack) ->
         superseded = await client.start(thread_id, "counter", {"steps": 1})
         # The rollback takes the running run along, and the one that waits besides.
         last = await client.start(thread_id, "counter", {"steps": 1, "delay_s": 0}, multitaskStrategy="rollback")
-        # Only a stream of `lifecycle` and `input` watches, and would begin at the run that executes.
-        seen = await client.run_events(thread_id, ends=4, channels=["lifecycle"])
-        assert {frame.event for frame in seen} == {"lifecycle"}
+        # With `values` besides: a stream of `lifecycle` alone watches, and would begin at the run that executes.
+        seen = await client.run_events(thread_id, ends=4, channels=["lifecycle", "values"])
+        assert {frame.event for frame in seen} == {"lifecycle", "values"}
         told: dict[str, list[str]] = {}
         for frame in (each for each in seen if each.event == "lifecycle"):
             told.setdefault(frame.body["event_id"].split(":")[1], []).append(frame.body["params"]["data"]["event"])

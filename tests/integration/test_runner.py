@@ -58,6 +58,7 @@ async def ask(state): return {"steps": [interrupt("sure?")]}
 async def slow(state):
     await asyncio.sleep(SLOW_S)
     return {"steps": ["slow"]}
+async def ask_nobody(state): return {"steps": ["first"]}
 async def endless(state): await asyncio.sleep(600)
 async def blocking(state): time.sleep(600)
 def stuck(state): time.sleep(600)
@@ -65,6 +66,15 @@ async def tick(state):
     for number in range(200):
         get_stream_writer()({"tick": number})
         await asyncio.sleep(0.2)
+
+def choose(state):
+    get_stream_writer()({"at": "the edge"})
+    time.sleep(3)
+    return "one"
+
+chooses = StateGraph(State)
+chooses.add_node("first", ask_nobody).add_node("one", one).add_edge(START, "first")
+chooses = chooses.add_conditional_edges("first", choose, ["one"]).compile()
 
 ok, bad, asks = made(one=one), made(fail=fail), made(ask=ask)
 lasting, hangs, blocks = made(one=one, slow=slow), made(one=one, endless=endless), made(blocking=blocking)
@@ -174,7 +184,7 @@ def _owe(run: rs.PendingRun) -> rs.OwedTerminal:
 async def opened_rig(stack: Stack, nats_url: str, folder: Path) -> Rig:
     """A rig on the graphs above."""
     (folder / "agent.py").write_text(GRAPHS)
-    names = ("ok", "bad", "asks", "lasting", "hangs", "blocks", "sticks", "ticks")
+    names = ("ok", "bad", "asks", "lasting", "hangs", "blocks", "sticks", "ticks", "chooses")
     stack.config = folder / "langgraph.json"
     stack.config.write_bytes(msgspec.json.encode({"graphs": {name: f"./agent.py:{name}" for name in names}}))
     connection = await connect(nats_url, "rig")
@@ -323,6 +333,21 @@ async def test_drain_hands_runs_back(rig: Rig) -> None:
     assert (ended.status, ended.attempt) == ("success", 2)
     crashes = [each.state.running.crashes for each in await rig.transitions() if each.state.running]
     assert max(crashes) == 0, "a run that is handed back did not crash"
+
+
+async def test_a_run_that_is_handed_back_at_a_conditional_edge_takes_it_later(rig: Rig) -> None:
+    first = await rig.runner(slipstream_drain_grace_s="0.5")
+    run_id = await rig.start("chooses")
+
+    async def at_the_edge() -> bool:
+        return any(view.method == "custom" for view in await rig.lines())
+
+    await until(at_the_edge, what="the node has its result, and its path function blocks")
+    first.terminate()
+    await rig.runner()
+    ended = await rig.ended(run_id)
+    assert (ended.status, ended.attempt) == ("success", 2)
+    assert [v.data["steps"] for v in await rig.lines() if v.method == "values"][-1] == ["in", "first", "one"]
 
 
 async def test_a_sync_node_that_never_returns_keeps_neither_its_run_nor_the_process(rig: Rig) -> None:

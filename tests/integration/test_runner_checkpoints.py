@@ -87,6 +87,22 @@ async def test_a_graph_that_gets_hold_of_its_checkpointer_reaches_its_own_thread
     assert await count(pool) == 2
 
 
+@pytest.mark.parametrize(
+    ("error", "kept"), [(asyncio.CancelledError(), []), (ValueError("no"), ["__error__", "__error_source_node__"])]
+)
+async def test_what_a_task_wrote_before_it_stopped_is_no_result(
+    pool: Pool, database: Database, error: BaseException, kept: list[str]
+) -> None:
+    await fences.advance(database, KEY, 1)
+    saver = FencedSaver(pool, SCOPE, "t", 1)
+    stored = await put(saver)
+    writes = [("steps", ["x"]), ("__error__", error), ("__error_source_node__", "node")]
+    await saver.aput_writes(stored, writes, "task")
+    found = await saver.aget_tuple(stored)
+    assert found is not None
+    assert sorted(channel for _, channel, _ in found.pending_writes or ()) == kept
+
+
 async def test_a_rollback_deletes_one_run(pool: Pool, database: Database) -> None:
     await fences.advance(database, KEY, 1)
     saver = FencedSaver(pool, SCOPE, "t", 1)

@@ -98,7 +98,7 @@ async def begin(context: Context, thread_id: str, since: int | None, channels: f
         if gap is not None:
             raise CursorLost(since, gap)
         return since
-    return await _begin_watching(context, thread_id) if channels == WATCHER else 0
+    return await _begin_watching(context, thread_id) if channels <= WATCHER else 0
 
 
 async def _begin_watching(context: Context, thread_id: str) -> int:

@@ -181,7 +181,7 @@ class Session:
         self._check_room(1)
         subscription_id = id_of(asked)
         self._add(subscription_id, Subscription(chosen, since), call.context, watch)
-        if chosen.channels == WATCHER:
+        if chosen.channels <= WATCHER:
             self._leaving[subscription_id] = call.context.unwatched.join(call.context.own_key(self._thread_id))
         return Outcome({"subscription_id": subscription_id})
 

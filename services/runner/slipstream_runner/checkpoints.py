@@ -5,6 +5,7 @@ tenant, so the stored thread id is `<tenant>/<thread_id>`, and graphs see the pl
 """
 
 import asyncio
+import concurrent.futures
 import contextlib
 import logging
 import os
@@ -15,8 +16,9 @@ from typing import Any, TypeVar, cast
 
 import psycopg
 from langchain_core.runnables import RunnableConfig
-from langgraph.checkpoint.base import CheckpointTuple
+from langgraph.checkpoint.base import WRITES_IDX_MAP, CheckpointTuple
 from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
+from langgraph.checkpoint.serde.types import ERROR
 from psycopg import AsyncConnection, AsyncCursor
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
@@ -41,6 +43,8 @@ KEEPALIVES = {"keepalives_idle": 5, "keepalives_interval": 1, "keepalives_count"
 """The kernel notices a peer that is gone where it can."""
 T = TypeVar("T")
 RETRY_WAIT_S = 0.5
+ERROR_SOURCE_NODE = "__error_source_node__"
+"""Where LangGraph notes which node's handler takes an error."""
 NULL_TASK_ID = "00000000-0000-0000-0000-000000000000"
 SETUP_LOCK = 0x511B
 SETUP_POLL_S = 0.05
@@ -287,9 +291,10 @@ class FencedSaver(AsyncPostgresSaver):
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
     ) -> None:
         """Store a task's writes. Raises: Fenced, Unavailable, Unserialisable."""
-        put = super().aput_writes
-        with self._named(writes):
-            await self._write(lambda: put(self._stored(config), writes, task_id, task_path))
+        put, finished = super().aput_writes, _of_finished(writes)
+        if finished:
+            with self._named(finished):
+                await self._write(lambda: put(self._stored(config), finished, task_id, task_path))
 
     @contextlib.contextmanager
     def _named(self, parts: Iterable[tuple[str | int, Any]]) -> Iterator[None]:
@@ -329,6 +334,21 @@ class FencedSaver(AsyncPostgresSaver):
         count = sum(1 for task_id, _, _ in found.pending_writes or () if task_id == NULL_TASK_ID)
         where: dict[str, Any] = found.config.get("configurable", {})
         return where["checkpoint_id"], count
+
+
+def _of_finished(writes: Sequence[tuple[str, Any]]) -> Sequence[tuple[str, Any]]:
+    """The writes of a task without those that it made before it failed, and none of one that was stopped.
+
+    LangGraph stores them, and takes a task that has any for finished: the next attempt would go on without what the
+    task had still to write, such as where its conditional edge leads, and a run could end there. Source:
+    langgraph.pregel._task_status, "What these rules cannot see".
+    """
+    error = next((value for channel, value in writes if channel == ERROR), None)
+    if error is None:
+        return writes
+    if isinstance(error, (asyncio.CancelledError, concurrent.futures.CancelledError)):
+        return ()
+    return [write for write in writes if write[0] in WRITES_IDX_MAP or write[0] == ERROR_SOURCE_NODE]
 
 
 def _parts_of(value: Any) -> list[tuple[str | int, Any]]:

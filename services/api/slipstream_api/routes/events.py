@@ -58,7 +58,7 @@ async def stream_events(request: AnyRequest, thread_id: str) -> ASGIApp:
     watch = await access.stream(context, thread_id)
     asked, client = _cursor(request, body), following.client_of(request)
     since = await following.begin(context, thread_id, asked, chosen.channels, watch)
-    leave = context.unwatched.join(context.own_key(thread_id)) if chosen.channels == WATCHER else None
+    leave = context.unwatched.join(context.own_key(thread_id)) if chosen.channels <= WATCHER else None
     pieces = _pieces(context, thread_id, since, chosen, client, watch)
     return Stream(pieces, context.heart, SSE_HEADERS, on_end=leave)
 
