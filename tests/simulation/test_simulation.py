@@ -20,7 +20,7 @@ from simulation.machine import Simulation
 from simulation.world import World, environment
 from testkit.servers import NatsServer, fresh_database
 
-EXAMPLES, STEPS = 4, 25
+EXAMPLES, STEPS = 3, 25
 
 
 @pytest.fixture

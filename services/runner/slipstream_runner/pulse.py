@@ -12,7 +12,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Coroutine, Generator
+from collections.abc import Container, Coroutine, Generator
 from typing import Any, Final
 
 import msgspec
@@ -47,8 +47,8 @@ class _Question(msgspec.Struct):
 class Pulse:
     """Keeps held runs alive. `hold` and `drop` are called from the main loop, everything else runs on the thread."""
 
-    def __init__(self, settings: ServiceSettings, holder: str) -> None:
-        self._settings, self._holder = settings, holder
+    def __init__(self, settings: ServiceSettings, holder: str, beginning: Container[int] = ()) -> None:
+        self._settings, self._holder, self._beginning = settings, holder, beginning
         # By fence: a run may be delivered again to the very process that executes it.
         self._held: dict[int, Attempt] = {}
         self._delivered: dict[str, None] = {}
@@ -107,8 +107,8 @@ class Pulse:
         self._held.pop(attempt.fence, None)
 
     def holds(self, fence: int) -> bool:
-        """Whether this process executes the attempt under that lease."""
-        return fence in self._held
+        """Whether this process executes the attempt under that lease, or begins it."""
+        return fence in self._held or fence in self._beginning
 
     def _main(self) -> None:
         try:

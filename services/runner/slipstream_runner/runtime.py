@@ -23,7 +23,11 @@ from slipstream_telemetry.tracing import Tracing
 
 
 class Runtime(msgspec.Struct, frozen=True):
-    """The connections and tables of a runner process. `holder` is its name in leases."""
+    """The connections and tables of a runner process. `holder` is its name in leases.
+
+    `beginning` are the fences of attempts that are being told to the control log: whoever reads there of one of them
+    finds a holder that lives.
+    """
 
     settings: ServiceSettings
     holder: str
@@ -39,6 +43,7 @@ class Runtime(msgspec.Struct, frozen=True):
     stores: Stores
     metrics: RunnerMetrics
     tracing: Tracing
+    beginning: set[int] = msgspec.field(default_factory=lambda: set[int]())
 
 
 class Attempt(msgspec.Struct):

@@ -129,7 +129,12 @@ async def _start(runtime: Runtime, item: WorkItem, head: Head, state: rs.ThreadS
         checkpoint_id, null_writes = await saver.null_writes()
     started = rs.RunStarted(item.run_id, number, runtime.holder, fence, checkpoint_id, null_writes)
     transition = rs.start_run(state, f"{item.run_id}:{number}:{fence}:started", now_ms(), started)
-    await runtime.control.append_once(item.scope, item.thread_id, transition, head.stream_seq)
+    runtime.beginning.add(fence)
+    try:
+        await runtime.control.append_once(item.scope, item.thread_id, transition, head.stream_seq)
+    except BaseException:
+        runtime.beginning.discard(fence)
+        raise
     runtime.crash.reach("started")
     if number == 1:
         runtime.metrics.queue_wait.observe(max(0, transition.at_ms - accepted.at_ms) / 1000)

@@ -98,6 +98,7 @@ class Worker:
         key = (attempt.scope.tenant, attempt.thread_id)
         self.held[key] = attempt
         self._pulse.hold(attempt)
+        self._runtime.beginning.discard(attempt.fence)
         begun, kind = time.monotonic(), "lost"
         span = self._begin_span(attempt)
         try:
