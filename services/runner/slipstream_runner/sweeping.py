@@ -35,13 +35,22 @@ POSITION: Final = "sweep"
 Held = Container[tuple[str, str]]
 
 
+class _Round(msgspec.Struct, frozen=True):
+    """Once through both searches: a run that both find is queued once, by its `again`."""
+
+    older_than_s: float
+    again: str
+
+
 async def sweep(runtime: Runtime, held: Held) -> None:
     """Sweep for ever. `held` are the `(tenant, thread_id)` that this process works on."""
     while True:
         await asyncio.sleep(runtime.settings.sweep_s)
+        older_than_s = 3 * runtime.settings.ack_wait_s
+        now = _Round(older_than_s, f":{int(time.time() / older_than_s)}")
         for search in (_sweep_unfinished, _sweep_closing):
             try:
-                await search(runtime, held, 3 * runtime.settings.ack_wait_s)
+                await search(runtime, held, now)
             except SlipstreamError as error:
                 log.warning("the sweep stopped: %s", error.message)
             except Exception:
@@ -49,8 +58,8 @@ async def sweep(runtime: Runtime, held: Held) -> None:
                 log.exception("the sweep failed")
 
 
-async def _sweep_unfinished(runtime: Runtime, held: Held, older_than_s: float) -> None:
-    for tenant, thread_id, run_id in await runs.unfinished(runtime.database, older_than_s):
+async def _sweep_unfinished(runtime: Runtime, held: Held, now: _Round) -> None:
+    for tenant, thread_id, run_id in await runs.unfinished(runtime.database, now.older_than_s):
         if (tenant, thread_id) in held:
             continue
         scope = Scope(runtime.settings.region, tenant)
@@ -62,12 +71,12 @@ async def _sweep_unfinished(runtime: Runtime, held: Held, older_than_s: float) -
             # One thread that cannot be read must not keep the others from being found.
             log.warning("the sweep leaves thread %s out: %s", thread_id, error.message)
             continue
-        await _queue(runtime, scope, thread_id, run_id, older_than_s)
+        await _queue(runtime, scope, thread_id, run_id, now)
 
 
-async def _queue(runtime: Runtime, scope: Scope, thread_id: str, run_id: str, older_than_s: float) -> None:
+async def _queue(runtime: Runtime, scope: Scope, thread_id: str, run_id: str, now: _Round) -> None:
     log.info("run %s seems forgotten and is queued again", run_id)
-    await runtime.work.put(scope, thread_id, run_id, again=f":{int(time.time() / older_than_s)}")
+    await runtime.work.put(scope, thread_id, run_id, again=now.again)
 
 
 async def _is_forgotten(runtime: Runtime, state: rs.ThreadState, run_id: str) -> bool:
@@ -91,19 +100,19 @@ async def _holder_answers(runtime: Runtime, running: rs.RunningRun) -> bool:
         return False
 
 
-async def _sweep_closing(runtime: Runtime, held: Held, older_than_s: float) -> None:
+async def _sweep_closing(runtime: Runtime, held: Held, now: _Round) -> None:
     """Look at each thread once more that changed, when its holder has had time to pay what the change owes."""
-    while await _sweep_some(runtime, held, older_than_s):
+    while await _sweep_some(runtime, held, now):
         pass
 
 
-async def _sweep_some(runtime: Runtime, held: Held, older_than_s: float) -> bool:
+async def _sweep_some(runtime: Runtime, held: Held, now: _Round) -> bool:
     """Look at some of those threads; whether there are more."""
     newest = await runtime.control.newest_seq(runtime.settings.region)
     async with positions.claimed(runtime.database, POSITION) as claim:
         if claim is None or claim.stream_seq >= newest:
             return False
-        changed, reached = await _changed(runtime, claim.stream_seq, newest, now_ms() - int(older_than_s * 1000))
+        changed, reached = await _changed(runtime, claim.stream_seq, newest, now_ms() - int(now.older_than_s * 1000))
         for subject in [subject for subject, owes in changed.items() if owes]:
             where = subjects.parse(subject)
             if (where.scope.tenant, where.thread_id) in held:
@@ -116,7 +125,7 @@ async def _sweep_some(runtime: Runtime, held: Held, older_than_s: float) -> bool
                 log.warning("the sweep leaves thread %s out: %s", where.thread_id, error.message)
                 continue
             if run_id is not None:
-                await _queue(runtime, where.scope, where.thread_id, run_id, older_than_s)
+                await _queue(runtime, where.scope, where.thread_id, run_id, now)
         claim.stream_seq = reached
     return len(changed) >= SWEEP_THREADS_MAX
 
