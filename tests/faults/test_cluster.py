@@ -104,7 +104,7 @@ async def test_runs_and_streams_outlive_the_loss_of(
     await late.begin(is_running=False)
     try:
         if victim == "all":
-            await asyncio.sleep(AWAY_S)
+            await asyncio.sleep(AWAY_S)  # The length of the outage is what is tested.
             cluster.start()
         await load.finish()
         await late.finish()

@@ -69,7 +69,7 @@ async def tick(state):
 
 def choose(state):
     get_stream_writer()({"at": "the edge"})
-    time.sleep(3)
+    time.sleep(3)  # The window in which the runner is stopped: a path function that blocks its thread.
     return "one"
 
 chooses = StateGraph(State)

@@ -56,18 +56,18 @@ async def read_state(runtime: Runtime, question: StateQuestion) -> dict[str, Any
     scope = Scope(runtime.settings.region, question.tenant)
     saver = FencedSaver(runtime.checkpoints, scope, question.thread_id, None)
     configurable = {"checkpoint_ns": "", **question.checkpoint, "thread_id": question.thread_id}
-    config: dict[str, Any] = {"configurable": configurable}
+    config: Any = {"configurable": configurable}
     async with (
         runtime.stores.for_graph(question.tenant) as store,
         runtime.graphs.use(question.graph_id, config, saver, store) as graph,
     ):
         with refusals():
             try:
-                snapshot = await graph.aget_state(config, subgraphs=question.subgraphs)  # type: ignore[arg-type]
+                snapshot = await graph.aget_state(config, subgraphs=question.subgraphs)
             except InvalidUpdateError:
                 # What the tasks of the last superstep wrote does not go together, which failed their run. LangGraph
                 # applies it to the newest checkpoint, but to none that is named.
-                newest = await saver.aget_tuple(config)  # type: ignore[arg-type]
+                newest = await saver.aget_tuple(config)
                 if newest is None:
                     raise
                 snapshot = await graph.aget_state(newest.config, subgraphs=question.subgraphs)
@@ -83,7 +83,7 @@ async def read_history(runtime: Runtime, question: HistoryQuestion) -> HistoryPa
     configurable = {"checkpoint_ns": question.namespace, "thread_id": question.thread_id}
     if question.checkpoint_id:
         configurable["checkpoint_id"] = question.checkpoint_id
-    config: dict[str, Any] = {"configurable": configurable}
+    config: Any = {"configurable": configurable}
     before: Any = {"configurable": {"checkpoint_id": question.before}} if question.before else None
     wanted = min(question.limit, HISTORY_PAGE_STATES)
     states: list[msgspec.Raw] = []
@@ -95,7 +95,7 @@ async def read_history(runtime: Runtime, question: HistoryQuestion) -> HistoryPa
     ):
         with refusals():
             found = graph.aget_state_history(
-                config,  # type: ignore[arg-type]
+                config,
                 filter=question.metadata or None, before=before, limit=wanted,
             )  # fmt: skip
             async with contextlib.aclosing(found) as snapshots:  # type: ignore[type-var]  # pyright: ignore[reportArgumentType]

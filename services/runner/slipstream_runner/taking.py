@@ -133,6 +133,7 @@ async def _start(runtime: Runtime, item: WorkItem, head: Head, state: rs.ThreadS
     try:
         await runtime.control.append_once(item.scope, item.thread_id, transition, head.stream_seq)
     except BaseException:
+        # A cancel, too: whoever asks must not be told of a holder that has given up.
         runtime.beginning.discard(fence)
         raise
     runtime.crash.reach("started")
