@@ -89,6 +89,25 @@ async def test_the_state_of_subgraphs(live: Stack) -> None:
     assert state["values"] == inner[0]["values"]
 
 
+async def test_a_run_without_a_checkpoint_is_the_start_that_comes_next(live: Stack) -> None:
+    """Who opens a page then must not take the thread for one at rest: the React hook goes by `next` alone."""
+    sdk, thread_id = await counted(live)
+    before: Any = await sdk.threads.get_state(thread_id)
+    delayed = await sdk.runs.create(thread_id, "counter", input=COUNT, after_seconds=3600)
+    assert await sdk.threads.get_state(thread_id) == before and before["next"] == []
+    await sdk.runs.cancel(thread_id, delayed["run_id"], action="rollback")
+    # With this durability nothing is stored before the run's end.
+    endless: dict[str, Any] = {"steps": 1000, "delay_s": 0.05}
+    run = await sdk.runs.create(thread_id, "counter", input=endless, durability="exit")
+    assert await sdk.threads.get_state(thread_id) == before | {"next": ["__start__"]}
+    picked: Any = await sdk.threads.get_state(thread_id, select=["next"])
+    assert picked == {"next": ["__start__"]}
+    newest: Any = before["checkpoint"]
+    assert await sdk.threads.get_state(thread_id, checkpoint=newest) == before
+    await sdk.runs.cancel(thread_id, run["run_id"], wait=True, action="rollback")
+    assert await sdk.threads.get_state(thread_id) == before
+
+
 async def test_threads_without_runs_and_unknown_ones(live: Stack) -> None:
     async with Client(live.url) as client:
         thread_id = new_thread()

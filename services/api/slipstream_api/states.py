@@ -9,6 +9,7 @@ import msgspec
 
 from slipstream_api.bodies import bounded
 from slipstream_api.context import Context
+from slipstream_api.runs import now_ms
 from slipstream_api.thread_rows import graph_of, row_of
 from slipstream_nats import rpc
 from slipstream_schemas import subjects
@@ -24,7 +25,10 @@ from slipstream_schemas.limits import (
     STATE_ANSWER_DEADLINE_S,
     SUPERSTEPS_MAX,
 )
+from slipstream_schemas.run_state import ThreadState
 
+START = "__start__"
+"""What LangGraph calls the step in which a graph takes its input."""
 EMPTY_STATE: dict[str, Any] = {
     "values": {}, "next": [], "tasks": [], "metadata": {}, "created_at": None, "checkpoint": None,
     "parent_checkpoint": None, "interrupts": [], "checkpoint_id": None, "parent_checkpoint_id": None,
@@ -50,6 +54,15 @@ class Update(msgspec.Struct, omit_defaults=True):
 class _Page(msgspec.Struct):
     states: list[msgspec.Raw]
     before: str | None = None
+
+
+class _Metadata(msgspec.Struct):
+    run_id: Any = None
+
+
+class _Newest(msgspec.Struct):
+    next: list[str]
+    metadata: _Metadata | None = None
 
 
 class _Updated(msgspec.Struct):
@@ -97,12 +110,37 @@ async def get_state(
     Raises: NotFound (thread, checkpoint), Rejected, InvalidArgument, Unavailable.
     """
     fields = check_select(select)
+    where = _located(checkpoint)
     graph_id = graph_of(await row_of(context, thread_id))
     if graph_id is None:
         return {name: EMPTY_STATE[name] for name in fields if name in EMPTY_STATE} if fields else EMPTY_STATE
-    question = {"ask": "state", "thread_id": thread_id, "checkpoint": _located(checkpoint), "subgraphs": subgraphs,
-                "select": fields}  # fmt: skip
-    return msgspec.Raw(await _ask(context, graph_id, question, REQUEST_DEADLINE_S))
+    question = {"ask": "state", "thread_id": thread_id, "checkpoint": where, "subgraphs": subgraphs, "select": fields}
+    found = await _ask(context, graph_id, question, REQUEST_DEADLINE_S)
+    if where or (fields and "next" not in fields):
+        return msgspec.Raw(found)
+    return await _with_start(context, thread_id, found)
+
+
+async def _with_start(context: Context, thread_id: str, found: bytes) -> Any:
+    """The newest state, whose `next` is `__start__` where a run begins that has stored no checkpoint yet (ADR 37).
+
+    Raises: Unavailable.
+    """
+    newest = msgspec.json.decode(found, type=_Newest)
+    if newest.next:
+        return msgspec.Raw(found)
+    # Read behind the state: a run that began and ended before does not count.
+    state = (await context.control.head(context.scope, thread_id)).state
+    if state is None or not is_beginning(state, newest.metadata.run_id if newest.metadata else None):
+        return msgspec.Raw(found)
+    return msgspec.json.decode(found, type=dict[str, msgspec.Raw]) | {"next": [START]}
+
+
+def is_beginning(state: ThreadState, newest_run_id: Any) -> bool:
+    """Whether a run executes that did not write the newest checkpoint, or one waits whose time has come."""
+    if state.running is not None and state.running.run_id != newest_run_id:
+        return True
+    return bool(state.pending) and state.pending[0].due_ms <= now_ms()
 
 
 async def history(

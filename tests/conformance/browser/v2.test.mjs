@@ -15,23 +15,6 @@ const named = (page) => page.renders.at(-1).subgraphs.map(([name]) => name);
 /** Wait until the page asks something. It may have that from the thread's state, before a stream says where it is asked. */
 const asks = (page) => until(() => !page.isBusy && page.stream.interrupt, "a question");
 
-/**
- * A page that joins a run in progress. It misses the run about every third time, and shows it when it is opened again,
- * which is what its user would do. Why is not known yet (docs/reliability.md, "What does not hold").
- */
-async function joined(t, options, condition, what) {
-  for (let tries = 1; ; tries += 1) {
-    const page = open(t, options);
-    try {
-      await until(() => condition(page), what, 3000);
-      return page;
-    } catch (error) {
-      if (tries === 6) throw error;
-      page.root.unmount();
-    }
-  }
-}
-
 describe("useStream of @langchain/react", { concurrency: true }, () => {
   test("a message is shown as far as it is written", TEST, async (t) => {
     const gate = new Gate(t);
@@ -80,8 +63,8 @@ describe("useStream of @langchain/react", { concurrency: true }, () => {
     const threadId = await newThread();
     const run = await api.runs.create(threadId, "counter", { input: { steps: 1000, delay_s: 0.05 } });
     await until(async () => (await api.runs.get(threadId, run.run_id)).status === "running", "a running run");
-    const isThere = (page) => page.isBusy && page.stream.values.count > 2;
-    const page = await joined(t, { assistantId: "counter", threadId }, isThere, "the run");
+    const page = open(t, { assistantId: "counter", threadId });
+    await until(() => page.isBusy && page.stream.values.count > 2, "the run");
     const { count } = page.stream.values;
     await until(() => page.stream.values.count > count + 2, "its progress");
     await api.runs.cancel(threadId, run.run_id);
@@ -139,8 +122,8 @@ describe("useStream of @langchain/react", { concurrency: true }, () => {
     await until(() => reloaded.stream.subgraphs.get(past)?.status === "complete", "the past, from the history");
     const gate = new Gate(t);
     await api.runs.create(threadId, "deep", { input: { count: 1, gate: gate.path } });
-    const isThere = (page) => page.stream.subgraphs.has(past) && named(page).length === 3;
-    const later = await joined(t, { assistantId: "deep", threadId }, isThere, "the past and the present");
+    const later = open(t, { assistantId: "deep", threadId });
+    await until(() => later.stream.subgraphs.has(past) && named(later).length === 3, "the past and the present");
     assert.equal(later.stream.subgraphs.get(past).status, "complete");
     assert.deepEqual(named(later).toSorted(), ["middle", "outer", "outer"]);
     gate.open();
