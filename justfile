@@ -70,6 +70,10 @@ sim *args:
 cluster-tests *args="tests/integration tests/conformance":
     SLIPSTREAM_TEST_NATS=cluster pytest -n 2 --dist loadfile {{args}}
 
+# The stock clients behind a load balancer that sends each request to any of two APIs
+balanced-tests *args="tests/conformance":
+    SLIPSTREAM_TEST_APIS=2 pytest -n 2 --dist loadfile {{args}}
+
 # Measure, with the limits of the machine beside the figures
 bench *args:
     PYTHONPATH=tools:tests python -m bench "$@"

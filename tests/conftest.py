@@ -158,7 +158,7 @@ def session_stack(
     root = tmp_path_factory.mktemp("session-stack")
     with fresh_database(postgres_dsn) as dsn, Stack(nats_server.url, dsn, region, root, GRAPHS) as opened:
         opened.prepare()
-        yield opened.start()
+        yield opened.start_shared()
         assert not opened.refusals()
 
 

@@ -98,6 +98,11 @@ def position_subject(region: str) -> str:
     return f"position.{region}"
 
 
+def unwatched_subject(region: str) -> str:
+    """Where the APIs tell each other of runs that nobody watches yet (core NATS)."""
+    return f"unwatched.{region}"
+
+
 def thread_key(scope: Scope, thread_id: str) -> str:
     """The key of a thread in tables that know no tenant (checkpoints, fences)."""
     return f"{scope.tenant}/{thread_id}"

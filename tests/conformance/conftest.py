@@ -28,7 +28,7 @@ def client_session_stack(
     root = tmp_path_factory.mktemp("client-stack")
     with fresh_database(postgres_dsn) as dsn, Stack(nats_server.url, dsn, region, root, GRAPHS) as opened:
         opened.prepare()
-        yield opened.start()
+        yield opened.start_shared()
 
 
 @pytest.fixture

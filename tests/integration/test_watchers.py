@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 
-from slipstream_api.unwatched import UnwatchedRuns
+from slipstream_api.unwatched import UnwatchedRuns, shared
+from slipstream_nats.connection import Connection
 from testkit.client import Client, Frame, new_thread
 from testkit.stack import Stack
+from testkit.wait import until
 
 WATCHED = ["lifecycle", "input"]
 DEADLINE_S = 30.0
@@ -86,3 +88,26 @@ def test_a_run_that_is_watched_leaves_no_note() -> None:
     watchers.note("t", 8, is_fresh=False)
     assert watchers.take("t") == 8
     assert watchers.take("t") is None, "a note is for one watcher"
+
+
+async def test_a_note_is_for_one_watcher_of_the_region(connection: Connection, region: str) -> None:
+    """Whichever instance the watcher comes to has the note, and then no instance has it."""
+    here, there = UnwatchedRuns(), UnwatchedRuns()
+
+    async def heard(by: UnwatchedRuns, of: UnwatchedRuns, name: str) -> None:
+        """Wait until one has heard all that the other has told: messages keep their order."""
+        of.note(name, 1, is_fresh=True)
+        await until(lambda: by.take(name) is not None)
+
+    async with shared(here, connection, region), shared(there, connection, region):
+        here.note("t", 8, is_fresh=True)
+        await heard(there, here, "a")
+        assert there.take("t") == 8
+        await heard(here, there, "b")
+        assert here.take("t") is None
+
+        there.join("t")
+        here.note("t", 9, is_fresh=True)
+        await heard(there, here, "c")
+        await heard(here, there, "d")
+        assert here.take("t") is None, "it is watched elsewhere"

@@ -52,6 +52,7 @@ class Stack:
         self.nats_url, self.dsn, self.region, self.root, self.config = nats_url, dsn, region, root, config
         self.services: list[Service] = []
         self.settings: dict[str, str] = {}
+        self.balancer: Service | None = None
         root.mkdir(parents=True, exist_ok=True)
 
     def __enter__(self) -> "Stack":
@@ -74,8 +75,8 @@ class Stack:
 
     @property
     def url(self) -> str:
-        """The address of the first living API."""
-        return self.apis[0].url or ""
+        """The address of the balancer, or else of the first living API."""
+        return (self.balancer or self.apis[0]).url or ""
 
     def prepare(self, settings: StreamSettings | None = None) -> None:
         """Streams and tables; call it outside of an event loop."""
@@ -95,6 +96,21 @@ class Stack:
         port = settings.get("slipstream_port", str(free_port()))
         settings = {"slipstream_host": HOST, "slipstream_port": port, **settings}
         return self._spawn("api", settings, f"http://{HOST}:{port}", module)
+
+    def start_shared(self) -> "Stack":
+        """Start one of each for many tests; `SLIPSTREAM_TEST_APIS=2` puts a balancer before so many APIs."""
+        apis = int(os.environ.get("SLIPSTREAM_TEST_APIS", "1"))
+        self.start(apis)
+        return self.balance() if apis > 1 else self
+
+    def balance(self) -> "Stack":
+        """Put a balancer before the living APIs, and wait until it serves."""
+        targets = " ".join(api.url or "" for api in self.apis)
+        port = str(free_port())
+        settings = {"slipstream_host": HOST, "slipstream_port": port, "balancer_targets": targets}
+        self.balancer = self._spawn("balancer", settings, f"http://{HOST}:{port}", "testkit.balancer")
+        self.balancer.wait_ready()
+        return self
 
     def spawn_runner(self, **settings: str) -> Service:
         """Start a runner without waiting."""

@@ -85,6 +85,7 @@ def users(region: str, feeds: Sequence[Feed] = ()) -> list[User]:
         [
             *(subjects.family(name, region) for name in ("control", "work", "crons")),
             f"rpc.{region}.graph.*", subjects.store_rpc(region), subjects.upkeep_rpc(region),
+            subjects.unwatched_subject(region),
             *_js(
                 f"STREAM.INFO.{control}", f"STREAM.MSG.GET.{control}", f"STREAM.PURGE.{control}",
                 f"CONSUMER.CREATE.{control}.*.crons.{region}.>", f"CONSUMER.MSG.NEXT.{control}.*",
@@ -94,7 +95,7 @@ def users(region: str, feeds: Sequence[Feed] = ()) -> list[User]:
                 f"CONSUMER.DELETE.{threads}.*",
             ),
         ],
-        [subjects.position_subject(region)],
+        [subjects.position_subject(region), subjects.unwatched_subject(region)],
         no_queue,
     )  # fmt: skip
     runner = User(

@@ -41,6 +41,7 @@ from slipstream_api.routes import (
     threads,
 )
 from slipstream_api.scheduler import scheduling
+from slipstream_api.unwatched import shared
 from slipstream_api.webhooks import delivering
 from slipstream_nats.connection import access_of, connect
 from slipstream_nats.publisher import open_publisher
@@ -84,7 +85,8 @@ async def opened(settings: ServiceSettings) -> AsyncIterator[Context]:
     async with Tails(connection) as tails:
         context = Context(settings, connection, publisher, tails, database, handlers)
         await context.follow_position()
-        async with scheduling(context), delivering(context):
+        telling = shared(context.unwatched, connection, settings.region)
+        async with telling, scheduling(context), delivering(context):
             yield context
         await asyncio.to_thread(context.tracing.close)
     await database.close()

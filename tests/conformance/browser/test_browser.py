@@ -48,7 +48,7 @@ def test_pages_of_another_origin_survive_a_killed_api(chromium: str, client_stac
 def run_through_a_kill(stack: Stack, name: str, **env: str) -> None:
     """Run a file of tests that kills the API, and start another on its port as soon as that has happened."""
     api = stack.apis[0]
-    port = stack.url.rpartition(":")[2]
+    port = (api.url or "").rpartition(":")[2]
     with ThreadPoolExecutor(1) as pool:
         pages = pool.submit(run_tests, FOLDER, name, SLIPSTREAM_URL=stack.url, API_PID=str(api.pid), **env)
         until_now(lambda: pages.done() or not api.is_alive, RUN_DEADLINE_S)
