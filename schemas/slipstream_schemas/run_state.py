@@ -47,7 +47,7 @@ class RunningRun(msgspec.Struct, frozen=True, omit_defaults=True):
     """The run that executes. `holder` is None between a hand-back and the next attempt.
 
     `crashes` counts attempts whose holder vanished; `checkpoint_id` and `null_writes` are what attempt 1 found, for the
-    retry rule of commands.
+    retry rule of commands. `answers` are the interrupts that it took off.
     """
 
     run_id: str
@@ -61,6 +61,7 @@ class RunningRun(msgspec.Struct, frozen=True, omit_defaults=True):
     null_writes: int = 0
     cancel: CancelAction | None = None
     log_seq: int = 0
+    answers: tuple[OpenInterrupt, ...] = ()
 
 
 class PendingRun(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -279,39 +280,11 @@ def resolve(state: ThreadState, head_seq: int) -> ThreadState:
     return msgspec.structs.replace(state, pending=pending)
 
 
-def _is_free(state: ThreadState | None) -> bool:
+def is_free(state: ThreadState | None) -> bool:
     """Whether the id is nobody's. Raises: Unavailable while something of an earlier thread is left."""
     if state is not None and state.deleted and not state.erased:
         raise Unavailable(f"thread {state.thread_id} is being deleted; try again")
     return state is None or state.deleted
-
-
-def create_thread(
-    state: ThreadState | None, thread_id: str, command_id: str, at_ms: int, created: ThreadCreated
-) -> Transition:
-    """Raises: Conflict when the thread exists, Unavailable while an earlier one of this id is being deleted."""
-    if not _is_free(state):
-        raise Conflict(f"Thread {thread_id} already exists.")
-    return transition("thread_created", command_id, at_ms, ThreadState(thread_id), created)
-
-
-def patch_thread(state: ThreadState | None, command_id: str, at_ms: int, patched: ThreadPatched) -> Transition:
-    """Raises: NotFound."""
-    return transition("thread_patched", command_id, at_ms, existing(state), patched)
-
-
-def delete_thread(state: ThreadState | None, command_id: str, at_ms: int) -> Transition:
-    """Delete a thread and whatever runs on it. Raises: NotFound."""
-    known = existing(state)
-    return transition("thread_deleted", command_id, at_ms, ThreadState(known.thread_id, deleted=True))
-
-
-def erase_thread(state: ThreadState | None, command_id: str, at_ms: int) -> Transition:
-    """Say that nothing is left of a deleted thread. Raises: Conflict unless it is deleted and something was left."""
-    if state is None or not state.deleted or state.erased:
-        raise Conflict("The thread is not being deleted.")
-    after = ThreadState(state.thread_id, deleted=True, erased=True)
-    return transition("thread_erased", command_id, at_ms, after)
 
 
 def create_run(
@@ -334,7 +307,7 @@ def create_run(
     if state is None or state.deleted:
         if created.thread_metadata is None:
             raise NotFound("Thread or assistant not found.")
-        _is_free(state)
+        is_free(state)
         state = ThreadState(created.thread_id)
     if created.strategy == "reject" and is_busy(state):
         raise Conflict(
@@ -384,6 +357,7 @@ def start_run(state: ThreadState | None, command_id: str, at_ms: int, started: R
         running = RunningRun(
             first.run_id, first.created_seq, first.graph_id, started.attempt, started.holder, started.fence,
             checkpoint_id=started.checkpoint_id, null_writes=started.null_writes, log_seq=first.log_seq,
+            answers=first.answers,
         )  # fmt: skip
         return transition(
             "run_started", command_id, at_ms,
@@ -468,14 +442,20 @@ def end_run(
 
 
 def roll_back_run(
-    state: ThreadState | None, command_id: str, at_ms: int, rolled: RunRolledBack, attempt: int, owed: OwedTerminal
+    state: ThreadState | None, command_id: str, at_ms: int, run_id: str, attempt: int, owed: OwedTerminal
 ) -> Transition:
-    """End the running run whose checkpoints are deleted already. Raises: NotFound, Conflict."""
-    known, _ = _held(state, rolled.run_id, attempt)
+    """End the running run whose checkpoints are deleted already: what it has answered is open again.
+
+    Raises: NotFound, Conflict.
+    """
+    known, running = _held(state, run_id, attempt)
+    asked = (*known.interrupts, *running.answers)
+    rolled = RunRolledBack(run_id, "interrupted" if asked else "idle")
     after = msgspec.structs.replace(
         known,
         running=None,
         owed=(*known.owed, owed),
+        interrupts=asked,
         status="busy" if known.pending else rolled.thread_status,
     )
     return transition("run_rolled_back", command_id, at_ms, after, rolled)

@@ -12,8 +12,9 @@ from slipstream_nats.leases import take
 from slipstream_nats.publisher import open_publisher
 from slipstream_nats.threadlog import ThreadLog
 from slipstream_schemas.record import RecordHeader
-from slipstream_schemas.run_state import ThreadCreated, ThreadPatched, create_thread, patch_thread
+from slipstream_schemas.run_state import ThreadCreated, ThreadPatched
 from slipstream_schemas.subjects import Scope, threads_stream
+from slipstream_schemas.thread_life import create_thread, patch_thread
 from testkit.cluster import READY_DEADLINE_S, Cluster, connected, leader, provisioned
 from testkit.wait import until
 

@@ -21,10 +21,9 @@ from slipstream_schemas.run_state import (
     ThreadState,
     Transition,
     create_run,
-    create_thread,
-    patch_thread,
 )
 from slipstream_schemas.subjects import Scope, control, control_stream
+from slipstream_schemas.thread_life import create_thread, patch_thread
 from testkit.lossy import LossyNetwork
 from testkit.servers import NatsServer
 from testkit.wait import until

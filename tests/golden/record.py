@@ -22,7 +22,7 @@ from slipstream_api.upkeep import trim
 from slipstream_nats.embedded import start_nats
 from slipstream_nats.stored import StoredMessage, next_of_subject
 from slipstream_postgres.embedded import start_postgres
-from slipstream_schemas import run_state as rs
+from slipstream_schemas import thread_life
 from slipstream_schemas.ids import new_run_id
 from slipstream_schemas.record import RECORD_HEADER, TRANSITION_HEADER
 from slipstream_schemas.settings import ServiceSettings
@@ -101,7 +101,7 @@ async def record(stack: Stack, folder: Path) -> None:
         await trim(context, THREAD, datetime.now(UTC) - timedelta(seconds=1))
         subject = control(context.scope, THREAD)
         await context.control.decide(
-            context.scope, THREAD, lambda state: rs.delete_thread(state, new_run_id(), now_ms())
+            context.scope, THREAD, lambda state: thread_life.delete_thread(state, new_run_id(), now_ms())
         )
         life = await read(context, transitions, subject)
         await erase(context, THREAD)

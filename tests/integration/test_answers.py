@@ -7,6 +7,7 @@ import pytest
 
 from testkit.client import Client, Frame, new_thread
 from testkit.stack import Stack
+from testkit.wait import until
 
 UNKNOWN = "1f0a4c5e-0000-6000-8000-000000000000"
 
@@ -21,6 +22,21 @@ async def asked(client: Client, graph: str = "panel", graph_input: Any = None) -
 
 def data_of(frames: list[Frame], method: str) -> list[Any]:
     return [frame.body["params"]["data"] for frame in frames if frame.event == method]
+
+
+async def state_of(client: Client, thread_id: str) -> Any:
+    """The thread's newest state."""
+    return (await client.http.get(f"/threads/{thread_id}/state")).json()
+
+
+async def is_held(client: Client, thread_id: str) -> bool:
+    """Whether the answer has kept a task busy, and another task has come to its end."""
+    seen = (await client.http.post(f"/threads/{thread_id}/history", json={"limit": 1})).json()
+    done = [task for task in seen[0]["tasks"] if task["result"] is not None]
+    async with client.events(thread_id, channels=["custom:held"]) as stream:
+        async for frame in stream:
+            return bool(done) and frame.event == "custom"
+    return False
 
 
 async def respond(client: Client, thread_id: str, interrupt_id: str, response: Any, **params: Any) -> str:
@@ -119,3 +135,47 @@ async def test_a_question_stays_open_beside_an_answer_that_fails(live: Stack) ->
         assert await respond(client, thread_id, by_side["right?"], "yes") == ""
         seen = await client.run_events(thread_id, ends=3)
         assert sorted(data_of(seen, "values")[-1]["answers"]) == ["left=no", "right=yes"]
+
+
+async def test_a_rolled_back_answer_was_never_given(live: Stack) -> None:
+    """Neither the answers of the run nor what its tasks made of them is left: all of it is asked again."""
+    async with Client(live.url) as client:
+        thread_id, questions, _ = await asked(client, "reluctant_panel")
+        before = await state_of(client, thread_id)
+        values = {each["id"]: each["value"]["question"] for each in before["interrupts"]}
+        assert set(values) == set(questions)
+        answers = [{"interrupt_id": id, "response": "slow", "namespace": []} for id in questions]
+        answered = await client.command(thread_id, "input.respond", responses=answers)
+        run_id = answered["result"]["run_id"]
+        await until(lambda: is_held(client, thread_id))
+        stopping = {"wait": "true", "action": "rollback"}
+        assert (
+            await client.http.post(f"/threads/{thread_id}/runs/{run_id}/cancel", params=stopping)
+        ).status_code == 200
+        seen = await client.run_events(thread_id, ends=2)
+        assert [data["interrupt_id"] for data in data_of(seen, "input.requested")] == questions * 2
+        assert await state_of(client, thread_id) == before
+        row = (await client.http.get(f"/threads/{thread_id}")).json()
+        assert row["status"] == "interrupted"
+        assert {each["id"] for some in row["interrupts"].values() for each in some} == set(questions)
+
+        for question in questions:
+            assert await respond(client, thread_id, question, values[question].upper()) == ""
+        seen = await client.run_events(thread_id, ends=4)
+        assert sorted(data_of(seen, "values")[-1]["answers"]) == ["left=LEFT?", "right=RIGHT?"]
+
+
+async def test_a_run_that_rolls_an_answer_back_may_give_another(live: Stack) -> None:
+    async with Client(live.url) as client:
+        thread_id, _, _ = await asked(client, "reluctant_panel")
+        before = await state_of(client, thread_id)
+        by_side = {each["value"]["question"]: each["id"] for each in before["interrupts"]}
+        body = {"assistant_id": "reluctant_panel", "multitask_strategy": "rollback"}
+        slow = {"resume": dict.fromkeys(by_side.values(), "slow")}
+        assert (await client.http.post(f"/threads/{thread_id}/runs", json=body | {"command": slow})).status_code == 200
+        await until(lambda: is_held(client, thread_id))
+        quick = {"resume": {by_side["left?"]: "quick", by_side["right?"]: "late"}}
+        ended = await client.http.post(f"/threads/{thread_id}/runs/wait", json=body | {"command": quick})
+        assert sorted(ended.json()["answers"]) == ["left=quick", "right=late"]
+        row = (await client.http.get(f"/threads/{thread_id}")).json()
+        assert (row["status"], row["interrupts"]) == ("idle", {})

@@ -10,7 +10,8 @@ from langgraph.checkpoint.base import empty_checkpoint
 
 from slipstream_postgres import fences
 from slipstream_postgres.pool import Database, open_database
-from slipstream_runner.checkpoints import FencedSaver, Pool, delete_of_run, open_pool, set_up, setting_up
+from slipstream_runner.checkpoints import FencedSaver, Pool, open_pool, set_up, setting_up
+from slipstream_runner.undoing import forget_run, remember
 from slipstream_schemas.errors import Fenced, Unavailable
 from slipstream_schemas.limits import TRANSACTION_DEADLINE_S
 from slipstream_schemas.subjects import Scope, thread_key
@@ -59,7 +60,9 @@ async def test_a_late_holder_writes_nothing(pool: Pool, database: Database) -> N
     with pytest.raises(Fenced):
         await old.aput_writes(stored, [("steps", "x")], "task")
     with pytest.raises(Fenced):
-        await delete_of_run(pool, SCOPE, "t", "r", 1)
+        await remember(pool, SCOPE, "t", "r", "", 1)
+    with pytest.raises(Fenced):
+        await forget_run(pool, SCOPE, "t", "r", 1)
     assert await count(pool) == 1
     await put(new)
     assert await count(pool) == 2
@@ -108,7 +111,7 @@ async def test_a_rollback_deletes_one_run(pool: Pool, database: Database) -> Non
     saver = FencedSaver(pool, SCOPE, "t", 1)
     await put(saver, "kept")
     await put(saver, "gone")
-    await delete_of_run(pool, SCOPE, "t", "gone", 1)
+    await forget_run(pool, SCOPE, "t", "gone", 1)
     found = await saver.aget_tuple({"configurable": {"thread_id": "t", "checkpoint_ns": ""}})
     assert found is not None
     assert (await count(pool), found.metadata.get("run_id")) == (1, "kept")

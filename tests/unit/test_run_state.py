@@ -4,6 +4,7 @@ import msgspec
 import pytest
 
 from slipstream_schemas import run_state as rs
+from slipstream_schemas import thread_life
 from slipstream_schemas.answers import OpenInterrupt
 from slipstream_schemas.errors import Conflict, NoSuchInterrupt, NotFound, Unavailable
 from slipstream_schemas.limits import PENDING_RUNS_MAX
@@ -23,7 +24,7 @@ def owe(pending: rs.PendingRun) -> rs.OwedTerminal:
 
 def created(*runs: rs.RunCreated) -> rs.ThreadState:
     """The state after these runs were created on a new thread."""
-    state = rs.create_thread(None, "t", "c", 1, rs.ThreadCreated()).state
+    state = thread_life.create_thread(None, "t", "c", 1, rs.ThreadCreated()).state
     for number, each in enumerate(runs, start=2):
         state = rs.resolve(rs.create_run(state, f"c{number}", number, each, owe=owe).state, number)
     return state
@@ -45,24 +46,24 @@ def test_a_thread_is_created_once() -> None:
     state = created()
     assert state.status == "idle"
     with pytest.raises(Conflict):
-        rs.create_thread(state, "t", "c", 1, rs.ThreadCreated())
+        thread_life.create_thread(state, "t", "c", 1, rs.ThreadCreated())
 
 
 def test_a_deleted_thread_can_be_created_again_and_knows_nothing() -> None:
-    state = rs.delete_thread(created(run("r1")), "d", 3).state
+    state = thread_life.delete_thread(created(run("r1")), "d", 3).state
     assert state == rs.ThreadState("t", deleted=True)
     with pytest.raises(NotFound):
-        rs.patch_thread(state, "p", 4, rs.ThreadPatched())
+        thread_life.patch_thread(state, "p", 4, rs.ThreadPatched())
     with pytest.raises(Unavailable):
-        rs.create_thread(state, "t", "c", 5, rs.ThreadCreated())
+        thread_life.create_thread(state, "t", "c", 5, rs.ThreadCreated())
     with pytest.raises(Unavailable):
         rs.create_run(state, "c", 5, run("r2", creates=True))
-    erased = rs.erase_thread(state, "e", 5).state
+    erased = thread_life.erase_thread(state, "e", 5).state
     assert erased == rs.ThreadState("t", deleted=True, erased=True)
     for other in (None, created(), erased):
         with pytest.raises(Conflict):
-            rs.erase_thread(other, "e", 6)
-    assert rs.create_thread(erased, "t", "c", 6, rs.ThreadCreated()).state == rs.ThreadState("t")
+            thread_life.erase_thread(other, "e", 6)
+    assert thread_life.create_thread(erased, "t", "c", 6, rs.ThreadCreated()).state == rs.ThreadState("t")
     assert rs.create_run(erased, "c", 6, run("r2", creates=True)).state.status == "busy"
 
 

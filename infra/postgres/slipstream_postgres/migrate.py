@@ -17,7 +17,7 @@ from slipstream_schemas.limits import DATABASE_DEADLINE_S
 
 log = logging.getLogger("slipstream.migrate")
 
-HEAD = "0010"
+HEAD = "0011"
 LOCK = 0x51175
 """Advisory lock of whoever migrates."""
 MIGRATE_DEADLINE_S = 600.0

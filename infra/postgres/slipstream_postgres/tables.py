@@ -195,6 +195,7 @@ fences = Table(
     metadata,
     Column("thread_key", String, primary_key=True),
     Column("fence", BigInteger, nullable=False),
+    Column("undo", JSONB),
 )
 
 quarantine = Table(

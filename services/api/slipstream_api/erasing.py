@@ -15,6 +15,7 @@ from slipstream_api.context import Context
 from slipstream_api.runs import now_ms
 from slipstream_postgres import erasures, temporary
 from slipstream_schemas import run_state as rs
+from slipstream_schemas import thread_life
 from slipstream_schemas.errors import Conflict, SlipstreamError, Unavailable
 from slipstream_schemas.ids import new_run_id
 from slipstream_schemas.limits import CRON_SWEEP_ROWS
@@ -31,7 +32,7 @@ async def delete_thread(
     def decide(state: rs.ThreadState | None) -> rs.Transition:
         if check is not None:
             check(state)
-        return rs.delete_thread(state, command_id, now_ms())
+        return thread_life.delete_thread(state, command_id, now_ms())
 
     _, seq = await context.control.decide(context.scope, thread_id, decide)
     context.written = max(context.written, seq)
@@ -57,7 +58,7 @@ async def erase(context: Context, thread_id: str) -> None:
     await temporary.forget(context.database, scope.tenant, thread_id)
     try:
         _, seq = await context.control.decide(
-            scope, thread_id, lambda state: rs.erase_thread(state, command_id, now_ms())
+            scope, thread_id, lambda state: thread_life.erase_thread(state, command_id, now_ms())
         )
     except Conflict:
         return  # Somebody else has taken the deletion up, and was first.

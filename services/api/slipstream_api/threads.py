@@ -14,6 +14,7 @@ from slipstream_api.thread_rows import graph_of, row_of
 from slipstream_postgres import temporary
 from slipstream_postgres.rows import NULL, ThreadRow
 from slipstream_schemas import run_state as rs
+from slipstream_schemas import thread_life
 from slipstream_schemas.codec import dumps
 from slipstream_schemas.errors import Conflict, InvalidArgument, NotFound, Rejected, SlipstreamError, Unavailable
 from slipstream_schemas.ids import check_thread_id, derived_id, new_run_id, new_thread_id
@@ -164,7 +165,7 @@ async def _append(context: Context, thread_id: str, created: rs.ThreadCreated) -
     _, seq = await context.control.decide(
         context.scope,
         thread_id,
-        lambda state: rs.create_thread(state, thread_id, command_id, runs.now_ms(), created),
+        lambda state: thread_life.create_thread(state, thread_id, command_id, runs.now_ms(), created),
     )
     context.written = max(context.written, seq)
     return seq

@@ -50,11 +50,6 @@ SETUP_LOCK = 0x511B
 SETUP_POLL_S = 0.05
 SETUP_DEADLINE_S = 60.0
 CHECK = "SELECT 1/count(*) FROM (SELECT 1 FROM fences WHERE thread_key=%s AND fence=%s FOR SHARE) held"
-DELETE_OF_RUN = """WITH gone AS (DELETE FROM checkpoints WHERE thread_id=%s AND metadata->>'run_id'=%s
- RETURNING thread_id, checkpoint_ns, checkpoint_id)
- DELETE FROM checkpoint_writes w USING gone g WHERE w.thread_id=g.thread_id AND w.checkpoint_ns=g.checkpoint_ns
- AND w.checkpoint_id=g.checkpoint_id"""
-
 COPY = """WITH kept AS (INSERT INTO checkpoints (thread_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, type,
  checkpoint, metadata) SELECT %(to)s, checkpoint_ns, checkpoint_id, parent_checkpoint_id, type, checkpoint,
  metadata || jsonb_build_object('thread_id', %(plain)s::text) FROM checkpoints WHERE thread_id=%(from)s),
@@ -374,15 +369,6 @@ def failures(fence: int | None) -> Iterator[None]:
         if (error.sqlstate or "")[:2] not in OUTAGE_CLASSES:
             raise
         raise Unreachable(f"Postgres does not take checkpoints: {error}") from error
-
-
-async def delete_of_run(pool: Pool, scope: Scope, thread_id: str, run_id: str, fence: int) -> None:
-    """Delete what a run checkpointed, for its rollback. Raises: Fenced, Unavailable."""
-    key = thread_key(scope, thread_id)
-    with failures(fence):
-        async with pool.connection() as connection, connection.transaction():
-            await connection.execute(CHECK, (key, fence))
-            await connection.execute(DELETE_OF_RUN, (key, run_id))
 
 
 async def copy_checkpoints(connection: AsyncConnection[DictRow], scope: Scope, source_id: str, thread_id: str) -> None:

@@ -3,16 +3,17 @@ record), the terminal record in the thread log, the next run's work item, the ac
 """
 
 import logging
+from collections.abc import Iterable
 
 import msgspec
 
 from slipstream_nats.owed import publish_owed
-from slipstream_runner.checkpoints import FencedSaver, delete_of_run
+from slipstream_runner.checkpoints import FencedSaver
 from slipstream_runner.execute import Outcome
 from slipstream_runner.runtime import Attempt, Runtime, now_ms
 from slipstream_runner.settling import put_next
 from slipstream_runner.translate import Translator
-from slipstream_runner.undoing import forget_step
+from slipstream_runner.undoing import forget_run, forget_step
 from slipstream_schemas import run_state as rs
 from slipstream_schemas.answers import OpenInterrupt
 from slipstream_schemas.codec import to_plain
@@ -133,28 +134,35 @@ async def _left(runtime: Runtime, attempt: Attempt, ending: _End) -> list[Interr
     Unavailable.
     """
     told = {each.id for each in ending.interrupts}
-    left = {each.id: each for each in attempt.state.interrupts if each.id not in told}
+    left = [each for each in attempt.state.interrupts if each.id not in told]
     if ending.status == "success" or not attempt.run.answers or not left:
         return []
+    return await _asked(runtime, attempt, left)
+
+
+async def _asked(runtime: Runtime, attempt: Attempt, questions: Iterable[OpenInterrupt]) -> list[Interrupt]:
+    """Those of the questions that the newest checkpoint asks, with what they ask. Raises: Unavailable."""
     saver = FencedSaver(runtime.checkpoints, attempt.scope, attempt.thread_id, None)
     found = await saver.aget_tuple({"configurable": {"thread_id": attempt.thread_id, "checkpoint_ns": ""}})
     writes = (found.pending_writes or ()) if found is not None else ()
     values = {each.id: to_plain(each.value) for _, channel, some in writes if channel == INTERRUPT for each in some}
-    return [Interrupt(id, values[id], each.namespace, each.task_id) for id, each in left.items() if id in values]
+    return [Interrupt(q.id, values[q.id], q.namespace, q.task_id) for q in questions if q.id in values]
 
 
 async def _roll_back(runtime: Runtime, attempt: Attempt) -> tuple[rs.ThreadState, rs.OwedTerminal]:
-    """Delete the run's checkpoints, then say that it never was."""
-    run = attempt.run
-    await delete_of_run(runtime.checkpoints, attempt.scope, attempt.thread_id, run.run_id, attempt.fence)
+    """Undo what the run checkpointed, then say that it never was. What it has answered is asked again."""
+    run, running = attempt.run, attempt.state.running
+    await forget_run(runtime.checkpoints, attempt.scope, attempt.thread_id, run.run_id, attempt.fence)
+    answered = running.answers if running is not None else ()
+    asked = await _asked(runtime, attempt, answered) if answered else []
     body = terminal_body(run.run_id, "interrupted", now_ms(), graph_name=run.graph_id, run_status="interrupted",
-                         attempt=attempt.number)  # fmt: skip
+                         attempt=attempt.number, interrupts=asked[-TERMINAL_INTERRUPTS_MAX:])  # fmt: skip
     owed = rs.OwedTerminal(run.run_id, attempt.writer.last_stream_seq or attempt.fence, body.decode())
-    rolled, command_id = rs.RunRolledBack(run.run_id), f"{run.run_id}:{attempt.number}:rolled-back"
+    command_id = f"{run.run_id}:{attempt.number}:rolled-back"
     transition, _ = await runtime.control.decide(
         attempt.scope,
         attempt.thread_id,
-        lambda state: rs.roll_back_run(state, command_id, now_ms(), rolled, attempt.number, owed),
+        lambda state: rs.roll_back_run(state, command_id, now_ms(), run.run_id, attempt.number, owed),
         outage_s=PUBLISH_OUTAGE_S,
     )
     return transition.state, owed

@@ -19,6 +19,7 @@ from slipstream_runner.checkpoints import FencedSaver
 from slipstream_runner.recover import open_after
 from slipstream_runner.runtime import Attempt, Runtime, now_ms
 from slipstream_runner.settling import pay_owed, put_next
+from slipstream_runner.undoing import remember
 from slipstream_schemas import run_state as rs
 from slipstream_schemas import subjects
 from slipstream_schemas.errors import Corrupt, NoResponder, Unavailable
@@ -124,9 +125,12 @@ async def _start(runtime: Runtime, item: WorkItem, head: Head, state: rs.ThreadS
     )
     number = state.running.attempt + 1 if state.running else 1
     checkpoint_id, null_writes = None, 0
-    if created.command:
+    if created.command or created.input is None:
         saver = FencedSaver(runtime.checkpoints, item.scope, item.thread_id, fence)
         checkpoint_id, null_writes = await saver.null_writes()
+        begins_at = (created.checkpoint or {}).get("checkpoint_id") or checkpoint_id
+        if number == 1 and begins_at is not None:
+            await remember(runtime.checkpoints, item.scope, item.thread_id, item.run_id, begins_at, fence)
     started = rs.RunStarted(item.run_id, number, runtime.holder, fence, checkpoint_id, null_writes)
     transition = rs.start_run(state, f"{item.run_id}:{number}:{fence}:started", now_ms(), started)
     runtime.beginning.add(fence)

@@ -1,8 +1,26 @@
-"""Undoing the superstep whose state no record can hold: a thread that kept it would refuse every later run."""
+"""Undoing what was checkpointed: a whole run, or the superstep whose state no record can hold.
+
+A run that goes on from a checkpoint (with a command, or without input) writes to it: the answers, and what the tasks
+made of them. So what lies there is remembered before it begins, beside the thread's fence, and its rollback puts it
+back.
+"""
 
 from slipstream_runner.checkpoints import CHECK, NULL_TASK_ID, Pool, failures
 from slipstream_runner.runtime import Attempt
-from slipstream_schemas.subjects import thread_key
+from slipstream_schemas.subjects import Scope, thread_key
+
+REMEMBER = """UPDATE fences SET undo=jsonb_build_object('run', %(run)s::text, 'from', %(from)s::text, 'writes',
+ (SELECT coalesce(jsonb_agg(to_jsonb(w)), '[]') FROM checkpoint_writes w
+ WHERE w.thread_id=%(key)s AND w.checkpoint_id >= %(from)s)) WHERE thread_key=%(key)s"""
+DELETE_OF_RUN = """WITH gone AS (DELETE FROM checkpoints WHERE thread_id=%(key)s AND metadata->>'run_id'=%(run)s
+ RETURNING thread_id, checkpoint_ns, checkpoint_id)
+ DELETE FROM checkpoint_writes w USING gone g WHERE w.thread_id=g.thread_id AND w.checkpoint_ns=g.checkpoint_ns
+ AND w.checkpoint_id=g.checkpoint_id"""
+DELETE_LATER = """DELETE FROM checkpoint_writes w USING fences f WHERE f.thread_key=%(key)s AND f.undo->>'run'=%(run)s
+ AND w.thread_id=%(key)s AND w.checkpoint_id >= f.undo->>'from'"""
+PUT_BACK = """INSERT INTO checkpoint_writes SELECT r.* FROM fences f,
+ jsonb_populate_recordset(NULL::checkpoint_writes, f.undo->'writes') r
+ WHERE f.thread_key=%(key)s AND f.undo->>'run'=%(run)s"""
 
 DELETE_FROM = """WITH gone AS (DELETE FROM checkpoint_writes WHERE thread_id=%(key)s AND checkpoint_ns=''
  AND checkpoint_id >= %(from)s)
@@ -11,6 +29,28 @@ DELETE_WRITES = """DELETE FROM checkpoint_writes w USING (SELECT checkpoint_id, 
  FROM checkpoints WHERE thread_id=%(key)s AND checkpoint_ns='' ORDER BY checkpoint_id DESC LIMIT 1) newest
  WHERE w.thread_id=%(key)s AND w.checkpoint_ns='' AND w.checkpoint_id=newest.checkpoint_id
  AND w.task_id <> %(no_task)s AND (newest.run_id=%(run)s OR NOT %(elsewhere)s)"""
+
+
+async def remember(pool: Pool, scope: Scope, thread_id: str, run_id: str, checkpoint_id: str, fence: int) -> None:
+    """Remember what lies at the checkpoint from which a run goes on, and at those of its subgraphs, which are younger.
+
+    Raises: Fenced, Unavailable.
+    """
+    where = {"key": thread_key(scope, thread_id), "run": run_id, "from": checkpoint_id}
+    with failures(fence):
+        async with pool.connection() as connection, connection.transaction():
+            await connection.execute(CHECK, (where["key"], fence))
+            await connection.execute(REMEMBER, where)
+
+
+async def forget_run(pool: Pool, scope: Scope, thread_id: str, run_id: str, fence: int) -> None:
+    """Delete what a run checkpointed, and put back what it found, for its rollback. Raises: Fenced, Unavailable."""
+    where = {"key": thread_key(scope, thread_id), "run": run_id}
+    with failures(fence):
+        async with pool.connection() as connection, connection.transaction():
+            await connection.execute(CHECK, (where["key"], fence))
+            for statement in (DELETE_OF_RUN, DELETE_LATER, PUT_BACK):
+                await connection.execute(statement, where)
 
 
 async def forget_step(pool: Pool, attempt: Attempt, checkpoint_id: str) -> None:

@@ -1,5 +1,6 @@
 """Graphs that ask humans: after streaming, two at once, inside of a subgraph, and one question after the other."""
 
+import asyncio
 import operator
 from collections.abc import Sequence
 from typing import Annotated, Any, TypedDict
@@ -109,6 +110,26 @@ moody_panel = (
     .add_node("left", moody)
     .add_node("right", right)
     .add_edge(START, "left")
+    .add_edge(START, "right")
+    .compile()
+)
+
+
+async def reluctant(state: Answers) -> dict[str, Any]:
+    """A question whose answer "slow" keeps the run busy for as long as nobody stops it."""
+    answer = interrupt({"question": "left?"})
+    if answer == "slow":
+        get_stream_writer()({"name": "held"})
+        await asyncio.Event().wait()
+    return {"answers": [f"left={answer}"]}
+
+
+below = StateGraph(Answers).add_node("reluctant", reluctant).add_edge(START, "reluctant").compile()
+reluctant_panel = (
+    StateGraph(Answers)
+    .add_node("below", below)
+    .add_node("right", right)
+    .add_edge(START, "below")
     .add_edge(START, "right")
     .compile()
 )

@@ -13,6 +13,7 @@ from slipstream_api.problems import as_json
 from slipstream_api.thread_rows import row_of
 from slipstream_postgres import storage, temporary
 from slipstream_schemas import run_state as rs
+from slipstream_schemas import thread_life
 from slipstream_schemas.errors import InvalidArgument
 from slipstream_schemas.ids import check_thread_id, new_run_id
 from slipstream_schemas.limits import CREATE_PROJECTION_WAIT_S, PRUNE_THREADS_MAX
@@ -79,7 +80,7 @@ async def patch_one(request: AnyRequest, thread_id: str) -> Response[bytes]:
     before = None if is_minimal else await row_of(context, thread_id)
     patched, command_id = rs.ThreadPatched(metadata), new_run_id()
     _, seq = await context.control.decide(
-        context.scope, thread_id, lambda state: rs.patch_thread(state, command_id, runs.now_ms(), patched)
+        context.scope, thread_id, lambda state: thread_life.patch_thread(state, command_id, runs.now_ms(), patched)
     )
     context.written = max(context.written, seq)
     await threads.limit_life(context, thread_id, ttl)
