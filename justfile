@@ -72,7 +72,7 @@ cluster-tests *args="tests/integration tests/conformance":
 
 # The stock clients behind a load balancer that sends each request to any of two APIs
 balanced-tests *args="tests/conformance":
-    SLIPSTREAM_TEST_APIS=2 pytest -n 2 --dist loadfile {{args}}
+    BALANCED_APIS=2 pytest -n 2 --dist loadfile {{args}}
 
 # Measure, with the limits of the machine beside the figures
 bench *args:

@@ -108,6 +108,22 @@ async def test_a_run_without_a_checkpoint_is_the_start_that_comes_next(live: Sta
     assert await sdk.threads.get_state(thread_id) == before
 
 
+async def test_something_comes_next_until_a_run_has_stored_its_last_state(live: Stack) -> None:
+    """At the end of a superstep all tasks have a result before there is another checkpoint."""
+    sdk = get_client(url=live.url)
+    thread_id = str((await sdk.threads.create())["thread_id"])
+    steps = 150
+    counting: dict[str, Any] = {"steps": steps, "delay_s": 0.0}
+    await sdk.runs.create(thread_id, "counter", input=counting, config={"recursion_limit": steps + 10})
+    seen: set[int] = set()
+    while steps not in seen:
+        state: Any = await sdk.threads.get_state(thread_id)
+        count = state["values"].get("count", 0)
+        assert state["next"] or (count == steps and not state["tasks"])
+        seen.add(count)
+    assert len(seen) > 3, "it was looked at on the way"
+
+
 async def test_threads_without_runs_and_unknown_ones(live: Stack) -> None:
     async with Client(live.url) as client:
         thread_id = new_thread()

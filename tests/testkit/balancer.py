@@ -15,7 +15,7 @@ import uvicorn
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-HOP_BY_HOP: Final = frozenset({b"connection", b"keep-alive", b"transfer-encoding", b"upgrade", b"host"})
+HOP_BY_HOP: Final = frozenset({b"connection", b"keep-alive", b"transfer-encoding", b"upgrade"})
 HANDSHAKE: Final = HOP_BY_HOP | {
     b"sec-websocket-key", b"sec-websocket-version", b"sec-websocket-extensions", b"user-agent"
 }  # fmt: skip

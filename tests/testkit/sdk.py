@@ -1,14 +1,21 @@
 """Reading the stock Python SDK's streams to their end, within a deadline."""
 
 import asyncio
+import os
 import threading
 import time
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
+import pytest
+
 DEADLINE_S: Final = 60.0
 HELLO: Final[dict[str, Any]] = {"messages": [{"role": "user", "content": "hello"}]}
 T = TypeVar("T")
+one_instance = pytest.mark.skipif(
+    os.environ.get("BALANCED_APIS", "1") != "1",
+    reason="of iterators that start at once the SDK closes one whose answer is overtaken by another instance's",
+)
 
 
 def within(flow: Callable[[], T], deadline_s: float = DEADLINE_S) -> T:

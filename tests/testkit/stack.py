@@ -98,8 +98,8 @@ class Stack:
         return self._spawn("api", settings, f"http://{HOST}:{port}", module)
 
     def start_shared(self) -> "Stack":
-        """Start one of each for many tests; `SLIPSTREAM_TEST_APIS=2` puts a balancer before so many APIs."""
-        apis = int(os.environ.get("SLIPSTREAM_TEST_APIS", "1"))
+        """Start one of each for many tests; `BALANCED_APIS=2` puts a balancer before so many APIs."""
+        apis = int(os.environ.get("BALANCED_APIS", "1"))
         self.start(apis)
         return self.balance() if apis > 1 else self
 

@@ -29,6 +29,8 @@ from slipstream_schemas.run_state import ThreadState
 
 START = "__start__"
 """What LangGraph calls the step in which a graph takes its input."""
+NEXT_FIELDS = ("next", "tasks", "metadata")
+"""What tells whether anything comes next."""
 EMPTY_STATE: dict[str, Any] = {
     "values": {}, "next": [], "tasks": [], "metadata": {}, "created_at": None, "checkpoint": None,
     "parent_checkpoint": None, "interrupts": [], "checkpoint_id": None, "parent_checkpoint_id": None,
@@ -60,8 +62,15 @@ class _Metadata(msgspec.Struct):
     run_id: Any = None
 
 
-class _Newest(msgspec.Struct):
+class _Task(msgspec.Struct):
+    name: str
+
+
+class Newest(msgspec.Struct):
+    """What tells of a state whether anything comes next."""
+
     next: list[str]
+    tasks: list[_Task]
     metadata: _Metadata | None = None
 
 
@@ -114,33 +123,34 @@ async def get_state(
     graph_id = graph_of(await row_of(context, thread_id))
     if graph_id is None:
         return {name: EMPTY_STATE[name] for name in fields if name in EMPTY_STATE} if fields else EMPTY_STATE
-    question = {"ask": "state", "thread_id": thread_id, "checkpoint": where, "subgraphs": subgraphs, "select": fields}
+    is_newest = not where and (not fields or "next" in fields)
+    asked = [*dict.fromkeys([*fields, *NEXT_FIELDS])] if fields and is_newest else fields
+    question = {"ask": "state", "thread_id": thread_id, "checkpoint": where, "subgraphs": subgraphs, "select": asked}
     found = await _ask(context, graph_id, question, REQUEST_DEADLINE_S)
-    if where or (fields and "next" not in fields):
+    if not is_newest:
         return msgspec.Raw(found)
-    return await _with_start(context, thread_id, found)
-
-
-async def _with_start(context: Context, thread_id: str, found: bytes) -> Any:
-    """The newest state, whose `next` is `__start__` where a run begins that has stored no checkpoint yet (ADR 37).
-
-    Raises: Unavailable.
-    """
-    newest = msgspec.json.decode(found, type=_Newest)
-    if newest.next:
-        return msgspec.Raw(found)
+    newest = msgspec.json.decode(found, type=Newest)
     # Read behind the state: a run that began and ended before does not count.
-    state = (await context.control.head(context.scope, thread_id)).state
-    if state is None or not is_beginning(state, newest.metadata.run_id if newest.metadata else None):
+    thread = None if newest.next else (await context.control.head(context.scope, thread_id)).state
+    upcoming = None if thread is None else next_of(thread, newest, now_ms())
+    if upcoming is None and asked == fields:
         return msgspec.Raw(found)
-    return msgspec.json.decode(found, type=dict[str, msgspec.Raw]) | {"next": [START]}
+    state: dict[str, Any] = msgspec.json.decode(found, type=dict[str, msgspec.Raw])
+    if upcoming is not None:
+        state["next"] = upcoming
+    return {name: state[name] for name in state if name not in NEXT_FIELDS or not fields or name in fields}
 
 
-def is_beginning(state: ThreadState, newest_run_id: Any) -> bool:
-    """Whether a run executes that did not write the newest checkpoint, or one waits whose time has come."""
-    if state.running is not None and state.running.run_id != newest_run_id:
-        return True
-    return bool(state.pending) and state.pending[0].due_ms <= now_ms()
+def next_of(thread: ThreadState, newest: Newest, at_ms: int) -> list[str] | None:
+    """What `next` is to say of the newest state instead of nothing, while a run goes on; None to leave it (ADR 37)."""
+    running, waiting = thread.running, thread.pending
+    wrote_newest = newest.metadata is not None and running is not None and newest.metadata.run_id == running.run_id
+    if wrote_newest and newest.tasks:
+        # All of the superstep's tasks have come to their end, and the next checkpoint is on its way.
+        return [task.name for task in newest.tasks]
+    if (running is not None and not wrote_newest) or (waiting and waiting[0].due_ms <= at_ms):
+        return [START]
+    return None
 
 
 async def history(

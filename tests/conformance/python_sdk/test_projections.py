@@ -6,7 +6,7 @@ from typing import Any, Literal
 import pytest
 from langgraph_sdk.client import LangGraphClient, SyncLangGraphClient
 
-from testkit.sdk import DEADLINE_S, HELLO, all_of, all_within, texts_of
+from testkit.sdk import DEADLINE_S, HELLO, all_of, all_within, one_instance, texts_of
 
 Transport = Literal["sse", "websocket"]
 PAGES = ["page one", "page two", "page three"]
@@ -117,6 +117,7 @@ async def test_a_failing_subgraph_fails_its_handle(sdk: LangGraphClient, transpo
             await thread.output
 
 
+@one_instance
 @pytest.mark.promise(
     "custom", reference="only if the graph registers a transformer; raw", aegra="the name inside of the payload"
 )
