@@ -136,7 +136,7 @@ class RunCreated(msgspec.Struct, omit_defaults=True):
 
     `log_seq` is the thread log's last stream_seq then: the run's first record lies behind it. `supersedes` names the
     runs that this one cancels, `answers` the interrupts that it answers. `thread_metadata` is set when the run creates
-    its thread. `kwargs` is what the request said, for the row.
+    its thread. `kwargs` is what the request said besides its input and its command, or what stood in their place.
     """
 
     run_id: str
@@ -166,6 +166,12 @@ class RunCreated(msgspec.Struct, omit_defaults=True):
     traceparent: str = ""
     due_ms: int = 0
     """The run starts no earlier than this, 0 for at once."""
+
+    @property
+    def said(self) -> dict[str, Any]:
+        """What the request said, for the row."""
+        said = {"input": self.input, "command": self.command} | self.kwargs
+        return {name: value for name, value in said.items() if value is not None}
 
 
 class RunStarted(msgspec.Struct, omit_defaults=True):

@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 import pytest
 
-from slipstream_schemas.limits import INTERRUPTS_BYTES_MAX, LINE_BYTES_MAX
+from slipstream_schemas.limits import BODY_BYTES_MAX, INTERRUPTS_BYTES_MAX, LINE_BYTES_MAX, MESSAGE_BYTES_MAX
 from testkit.client import Client, Frame, new_thread
 from testkit.stack import Stack
 
@@ -242,18 +242,25 @@ async def test_odd_json_of_a_client_is_kept_in_one_form_wherever_it_goes(live: S
         (await client.http.delete(f"/runs/crons/{made['cron_id']}")).raise_for_status()
 
 
-async def test_a_large_input_runs_and_one_that_no_record_holds_is_refused(live: Stack) -> None:
-    # The record of a creation holds the input twice: as it runs, and as the row shows it.
+async def test_an_input_as_large_as_a_body_runs_and_an_answer_that_no_record_holds_is_refused(live: Stack) -> None:
     async with Client(live.url) as client:
-        thread_id = new_thread()
-        run = {"assistant_id": "odd", "input": {"odd": "x" * 4_000_000}, "if_not_exists": "create"}
+        thread_id, large = new_thread(), {"odd": "x" * (BODY_BYTES_MAX - 200)}
+        run = {"assistant_id": "odd", "input": large, "if_not_exists": "create"}
         answer = await client.http.post(f"/threads/{thread_id}/runs/wait", json=run)
-        assert len(answer.json().get("odd", "")) == 4_000_000, answer.text[:500]
-        assert len((await client.http.get(f"/threads/{thread_id}/state")).json()["values"]["odd"]) == 4_000_000
+        assert answer.json().get("odd") == large["odd"], answer.text[:500]
+        state = (await client.http.get(f"/threads/{thread_id}/state")).json()
+        assert state["values"]["odd"] == large["odd"]
+        (row,) = (await client.http.get(f"/threads/{thread_id}/runs")).json()
+        assert row["kwargs"]["input"] == large
+        # The record of an answer holds it twice: as the command, and as what is told of the question.
+        thread_id = new_thread()
+        await client.start(thread_id, "approval", {"amount": 1})
+        await client.run_events(thread_id)
+        command = {"resume": "x" * (MESSAGE_BYTES_MAX // 2)}
         refused = await client.http.post(
-            f"/threads/{thread_id}/runs", json={"assistant_id": "odd", "input": {"odd": "x" * 5_000_000}}
+            f"/threads/{thread_id}/runs", json={"assistant_id": "approval", "command": command}
         )
-        assert refused.status_code == 413
+        assert refused.status_code == 413, refused.text[:500]
         assert len((await client.http.get(f"/threads/{thread_id}/runs")).json()) == 1
 
 

@@ -17,7 +17,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 HOP_BY_HOP: Final = frozenset({b"connection", b"keep-alive", b"transfer-encoding", b"upgrade"})
 HANDSHAKE: Final = HOP_BY_HOP | {
-    b"sec-websocket-key", b"sec-websocket-version", b"sec-websocket-extensions", b"user-agent"
+    b"host", b"sec-websocket-key", b"sec-websocket-version", b"sec-websocket-extensions", b"user-agent"
 }  # fmt: skip
 Headers = list[tuple[bytes, bytes]]
 

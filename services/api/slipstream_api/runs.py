@@ -50,6 +50,8 @@ LAGS = "the read model lags behind the log; try again"
 CHANGEABLE = ("input", "command", "config", "context")
 """What of a run's request a handler may change, besides its metadata."""
 DURABILITIES = ("sync", "async", "exit")
+HELD_BESIDE = ("assistant_id", "input", "command")
+"""What of a request its record holds by itself."""
 
 
 class RunCreate(msgspec.Struct):
@@ -182,7 +184,7 @@ async def resolve(
         durability=durability,
         checkpoint=checkpoint or None,
         stream_modes=modes_of(body),
-        kwargs={k: v for k, v in kwargs.items() if v is not None and k != "assistant_id"},
+        kwargs={k: v for k, v in kwargs.items() if v is not None and k not in HELD_BESIDE},
         thread_metadata=dict(body.metadata or {}) if creates_thread else None,
         user_id=context.caller.identity,
         user=context.caller.shown,
@@ -240,7 +242,7 @@ async def _accept(
     created.log_seq = await context.threads.last_seq(scope, thread_id)
     existed = True
     wanted_metadata = created.thread_metadata
-    wanted = created.command, created.input
+    wanted, kwargs = (created.command, created.input), created.kwargs
     # At a checkpoint of the caller's choice nobody asks.
     resumes = resumes and forks_at(created) is None
 
@@ -251,7 +253,10 @@ async def _accept(
         _check_unknown(state, created.run_id)
         created.thread_metadata = None if existed else wanted_metadata
         asked = state.interrupts if state is not None else ()
-        created.command, created.input = _given(wanted, asked) if resumes else wanted
+        given = _given(wanted, asked) if resumes else wanted
+        created.command, created.input = given
+        # The request said an input, which has become a command.
+        created.kwargs = kwargs if given is wanted else {**kwargs, "input": wanted[1], "command": None}
         created.answers = answered_by(asked, created.command)
         # Whatever answers an interrupt takes it off, so that no later answer is accepted as well.
         taken = answers or tuple(OpenInterrupt(each.interrupt_id, each.namespace) for each in created.answers)
@@ -329,7 +334,7 @@ def _check_unknown(state: rs.ThreadState | None, run_id: str) -> None:
 def _new_row(created: rs.RunCreated, at_ms: int) -> RunRow:
     """The row of a run that was accepted now, as the projector will make it."""
     begins_at = moment(datetime.fromtimestamp((created.due_ms or at_ms) / 1000, UTC))
-    metadata, kwargs = (msgspec.Raw(dumps(each)) for each in (created.metadata, created.kwargs))
+    metadata, kwargs = (msgspec.Raw(dumps(each)) for each in (created.metadata, created.said))
     return RunRow(created.run_id, created.thread_id, created.assistant_id, begins_at, begins_at, "pending",
                   metadata, kwargs, created.strategy)  # fmt: skip
 
@@ -384,7 +389,7 @@ async def _found(context: Context, created: rs.RunCreated) -> Accepted | None:
     row = None if place is None else await run_rows.get(context.database, tenant, created.run_id)
     if place is None or row is None:
         return None
-    same = msgspec.json.decode(row.kwargs) == to_plain(created.kwargs) and row.assistant_id == created.assistant_id
+    same = msgspec.json.decode(row.kwargs) == to_plain(created.said) and row.assistant_id == created.assistant_id
     if not same:
         text = "this Idempotency-Key was used with another body"
         raise InvalidArgument(text, ("header", "idempotency-key"), "idempotency_key_reused")

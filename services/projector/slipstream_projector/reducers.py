@@ -167,7 +167,7 @@ def _run_created(transition: rs.Transition, applied: Applied) -> list[Statement]
                                 applied.stream_seq)))  # fmt: skip
     out.append(
         (INSERT_RUN, (applied.scope.tenant, created.run_id, applied.thread_id, created.assistant_id, created.graph_id,
-                      begins, dumps(created.metadata), dumps(created.kwargs), created.strategy, created.log_seq,
+                      begins, dumps(created.metadata), dumps(created.said), created.strategy, created.log_seq,
                       applied.stream_seq))
     )  # fmt: skip
     running = transition.state.running
