@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from slipstream_api.unwatched import UnwatchedRuns, shared
+from slipstream_api.unwatched import NOTES_MAX, UnwatchedRuns, shared
 from slipstream_nats.connection import Connection
 from testkit.client import Client, Frame, new_thread
 from testkit.stack import Stack
@@ -88,6 +88,14 @@ def test_a_run_that_is_watched_leaves_no_note() -> None:
     watchers.note("t", 8, is_fresh=False)
     assert watchers.take("t") == 8
     assert watchers.take("t") is None, "a note is for one watcher"
+
+
+def test_only_so_many_notes_are_kept() -> None:
+    watchers = UnwatchedRuns()
+    for number in range(NOTES_MAX + 1):
+        watchers.note(str(number), number, is_fresh=True)
+    assert watchers.take("0") is None
+    assert [watchers.take(str(number)) for number in (1, NOTES_MAX)] == [1, NOTES_MAX]
 
 
 async def test_a_note_is_for_one_watcher_of_the_region(connection: Connection, region: str) -> None:

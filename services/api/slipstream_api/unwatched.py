@@ -31,7 +31,7 @@ FRESH_REMEMBERED_S: Final = 60.0
 """A thread that `run.start` made holds no older run, so the note does no harm for longer."""
 USED_REMEMBERED_S: Final = 1.0
 NOTES_MAX: Final = 10_000
-UNTOLD_MAX: Final = 10_000
+"""So many are remembered, and wait to be told. What is beyond is forgotten: its watcher begins live."""
 
 
 class Note(msgspec.Struct, frozen=True, tag_field="type", tag="note"):
@@ -60,7 +60,7 @@ class UnwatchedRuns:
         self._origin = uuid.uuid4().hex
         self._open: Counter[str] = Counter()
         self._notes: OrderedDict[str, tuple[float, int]] = OrderedDict()
-        self._untold: asyncio.Queue[Note | Watched] = asyncio.Queue(UNTOLD_MAX)
+        self._untold: asyncio.Queue[Note | Watched] = asyncio.Queue(NOTES_MAX)
 
     def join(self, thread: str) -> Callable[[], None]:
         """A watcher has arrived. Call what this returns once, when it has gone."""
