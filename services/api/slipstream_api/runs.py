@@ -88,7 +88,6 @@ class Accepted(msgspec.Struct):
     thread_id: str
     control_seq: int
     log_seq: int
-    created_thread: bool
     row: RunRow | None = None
     """As it was when it was accepted; None for one that a repeated request has found."""
 
@@ -211,8 +210,9 @@ async def _permitted(
 
 
 async def accept(
-    context: Context, created: rs.RunCreated, answers: tuple[OpenInterrupt, ...] = (), *, resumes: bool = False
-) -> Accepted:
+    context: Context, created: rs.RunCreated, answers: tuple[OpenInterrupt, ...] = (), *, resumes: bool = False,
+    is_watched: bool = False,
+) -> Accepted:  # fmt: skip
     """Decide on a run and put it to work, as `_accept` says. Its record carries the trace that it belongs to."""
     about = {
         **trace_attributes(created.metadata),
@@ -221,7 +221,7 @@ async def accept(
     span = context.tracing.start("accept run", carried.get(), about)
     created.traceparent = span.traceparent
     try:
-        accepted = await _accept(context, created, answers, resumes=resumes)
+        accepted = await _accept(context, created, answers, resumes=resumes, is_watched=is_watched)
     except BaseException as error:
         span.end(type(error).__name__)
         raise
@@ -230,24 +230,22 @@ async def accept(
 
 
 async def _accept(
-    context: Context, created: rs.RunCreated, answers: tuple[OpenInterrupt, ...], *, resumes: bool
+    context: Context, created: rs.RunCreated, answers: tuple[OpenInterrupt, ...], *, resumes: bool, is_watched: bool
 ) -> Accepted:
     """Decide on a run and put it to work if it may execute now.
 
-    `resumes`: input for a thread that waits for an answer becomes that answer.
+    `resumes`: input for a thread that waits for an answer becomes that answer. `is_watched`: its client comes to watch.
     Raises: NotFound, Conflict, NoSuchInterrupt, InvalidArgument (its `Idempotency-Key` was used with another body),
     Unavailable; then nothing was written.
     """
     scope, thread_id = context.scope, created.thread_id
     created.log_seq = await context.threads.last_seq(scope, thread_id)
-    existed = True
     wanted_metadata = created.thread_metadata
     wanted, kwargs = (created.command, created.input), created.kwargs
     # At a checkpoint of the caller's choice nobody asks.
     resumes = resumes and forks_at(created) is None
 
     def decide(state: rs.ThreadState | None) -> rs.Transition:
-        nonlocal existed
         existed = state is not None and not state.deleted
         access.check_still_missing(context, thread_id, state)
         _check_unknown(state, created.run_id)
@@ -261,9 +259,13 @@ async def _accept(
         # Whatever answers an interrupt takes it off, so that no later answer is accepted as well.
         taken = answers or tuple(OpenInterrupt(each.interrupt_id, each.namespace) for each in created.answers)
         at_ms = now_ms()
-        return rs.create_run(
+        accepted = rs.create_run(
             state, f"{created.run_id}:created", at_ms, created, answers=taken, owe=lambda run: owe(run, at_ms)
         )
+        if is_watched:
+            # Before the run can begin: the other instances hear of it before its end can be read from the log.
+            context.unwatched.note(context.own_key(thread_id), created.log_seq, is_fresh=not existed)
+        return accepted
 
     try:
         transition, seq = await context.control.decide(scope, thread_id, decide)
@@ -279,7 +281,7 @@ async def _accept(
     await _queue(context, thread_id, transition.state)
     if created.supersedes:
         await _pay_for_the_ended(context, thread_id, created.run_id, transition.state)
-    return Accepted(created.run_id, thread_id, seq, created.log_seq, not existed, _new_row(created, transition.at_ms))
+    return Accepted(created.run_id, thread_id, seq, created.log_seq, _new_row(created, transition.at_ms))
 
 
 Given = tuple[dict[str, Any] | None, Any]
@@ -393,7 +395,7 @@ async def _found(context: Context, created: rs.RunCreated) -> Accepted | None:
     if not same:
         text = "this Idempotency-Key was used with another body"
         raise InvalidArgument(text, ("header", "idempotency-key"), "idempotency_key_reused")
-    return Accepted(place.run_id, place.thread_id, 0, place.log_seq, False)
+    return Accepted(place.run_id, place.thread_id, 0, place.log_seq)
 
 
 def owe(run: rs.PendingRun, at_ms: int) -> rs.OwedTerminal:

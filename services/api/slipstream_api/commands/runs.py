@@ -29,11 +29,7 @@ async def run_start(call: Call) -> Outcome:
         return _started(known)
     if (checkpoint_id := runs.forks_at(created)) is not None:
         await check_checkpoint(call, checkpoint_id)
-    accepted = await runs.accept(call.context, created, resumes=True)
-    call.context.unwatched.note(
-        call.context.own_key(call.thread_id), accepted.log_seq, is_fresh=accepted.created_thread
-    )
-    return _started(accepted)
+    return _started(await runs.accept(call.context, created, resumes=True, is_watched=True))
 
 
 def _started(accepted: runs.Accepted) -> Outcome:
