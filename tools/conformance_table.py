@@ -17,7 +17,7 @@ from generated_page import write_or_compare
 REPOSITORY: Final = Path(__file__).resolve().parents[1]
 TESTS: Final = REPOSITORY / "tests" / "conformance"
 TABLE: Final = REPOSITORY / "docs" / "conformance.md"
-FOLDERS: Final = ("python_sdk", "js_sdk", "browser")
+PATTERNS: Final = ("python_sdk/test_*.py", "js_sdk/test_*.py", "browser/test_*.py", "test_instances.py")
 PEERS: Final = ("reference", "aegra")
 HEAD: Final = """\
 # What stock clients rely on, and who keeps it
@@ -99,7 +99,7 @@ def render(rows: list[Promise]) -> str:
 
 def generate() -> str:
     """The page that the tests describe now. Raises: Unmarked."""
-    return render(promises([module for folder in FOLDERS for module in sorted((TESTS / folder).glob("test_*.py"))]))
+    return render(promises([module for pattern in PATTERNS for module in sorted(TESTS.glob(pattern))]))
 
 
 if __name__ == "__main__":
