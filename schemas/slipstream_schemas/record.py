@@ -13,6 +13,8 @@ from slipstream_schemas.errors import Corrupt
 RECORD_HEADER: Final = "Slipstream-Record"
 TRANSITION_HEADER: Final = "Slipstream-Transition"
 SCHEMA_VERSION: Final = 1
+AHEAD: Final = -1
+"""The ordinal of a terminal record that is told ahead of its place. That of a posted state is 1."""
 
 
 class OpenMessage(msgspec.Struct, frozen=True, array_like=True):
@@ -43,6 +45,14 @@ class RecordHeader(msgspec.Struct, frozen=True):
     ordinal: int
     open: OpenState = NOTHING_OPEN
     version: int = SCHEMA_VERSION
+
+    @property
+    def is_ahead(self) -> bool:
+        """Whether this tells the end of a run amid the output of another, behind whose end it is told again (ADR 40).
+
+        It is for those who follow that one run; who follows the thread reads the later one.
+        """
+        return not self.attempt and self.ordinal == AHEAD
 
 
 class Record(msgspec.Struct):
@@ -102,6 +112,11 @@ def message_id(run_id: str, attempt: int, ordinal: int) -> str:
 def terminal_message_id(run_id: str) -> str:
     """The `Nats-Msg-Id` of a run's terminal record."""
     return f"{run_id}:terminal"
+
+
+def ahead_message_id(run_id: str) -> str:
+    """The `Nats-Msg-Id` of a run's terminal record that is told ahead of its place."""
+    return f"{run_id}:terminal:ahead"
 
 
 def _escape_json(error: UnicodeError) -> tuple[str | bytes, int]:

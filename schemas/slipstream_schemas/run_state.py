@@ -424,22 +424,27 @@ def request_cancel(
     return transition("run_cancel_requested", command_id, at_ms, after, RunCancelRequested(run_id, action, ended=True))
 
 
+def _owed_behind(owed: OwedTerminal, known: ThreadState) -> tuple[OwedTerminal, ...]:
+    """What a run owes at its end, and what came to be owed while it executed: none of that is told before."""
+    later = (msgspec.structs.replace(each, after_stream_seq=owed.after_stream_seq) for each in known.owed)
+    return (owed, *later)
+
+
 def end_run(
     state: ThreadState | None, command_id: str, at_ms: int, ended: RunEnded, owed: OwedTerminal,
-    interrupts: tuple[OpenInterrupt, ...] = (), settled: frozenset[str] = frozenset(),
+    interrupts: tuple[OpenInterrupt, ...] = (),
 ) -> Transition:  # fmt: skip
-    """End the running run. `settled` are the runs whose owed terminal records the holder has published in passing.
+    """End the running run, which owes `owed` and behind it what runs owe that ended before they began meanwhile.
 
     Of `interrupts`, those that a waiting run answers are not open. Raises: NotFound, Conflict (another attempt holds).
     """
     known, running = _held(state, ended.run_id, ended.attempt)
-    left = tuple(o for o in known.owed if o.run_id not in settled)
     # A run that came to its end has asked again what is still open; another's questions lie behind earlier fences.
     behind = known.asked_behind if known.interrupts and ended.status != "success" else running.fence
     after = msgspec.structs.replace(
         known,
         running=None,
-        owed=(*left, owed),
+        owed=_owed_behind(owed, known),
         interrupts=still_open(interrupts, (run.answers for run in known.pending)),
         asked_behind=behind if interrupts else 0,
         status="busy" if known.pending else ended.thread_status,
@@ -460,7 +465,7 @@ def roll_back_run(
     after = msgspec.structs.replace(
         known,
         running=None,
-        owed=(*known.owed, owed),
+        owed=_owed_behind(owed, known),
         interrupts=asked,
         status="busy" if known.pending else rolled.thread_status,
     )

@@ -122,10 +122,11 @@ class ThreadHistory:
         return {run_id: end.status for run_id, end in self.ends.items() if not end.rolled}
 
     def views(self) -> list[tuple[int, Record, LineView]]:
-        """Every line, with its seq and its record."""
+        """Every line, with its seq and its record. An end that is told ahead of its place is told again there."""
         return [
             (pack(record.stream_seq, number), record, decode_line(line))
             for record in self.records
+            if not record.header.is_ahead
             for number, line in enumerate(record.lines)
         ]
 
@@ -134,6 +135,7 @@ class ThreadHistory:
         return [
             (pack(record.stream_seq, number), view.event_id)
             for record in self.records
+            if not record.header.is_ahead
             for number, line in enumerate(record.lines)
             if is_event(line) and (view := decode_line(line)).method.split(".")[0] in channels
         ]

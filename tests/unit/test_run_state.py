@@ -136,15 +136,14 @@ def test_the_terminal_record_is_owed_until_the_next_attempt_or_a_settlement() ->
     assert started(busy, "r2").owed == ()
 
 
-def test_a_holder_pays_what_a_cancelled_successor_owes() -> None:
+def test_what_a_cancelled_successor_owes_is_paid_behind_the_end_of_the_run_that_executes() -> None:
     state = started(created(run("r1"), run("r2")), "r1")
     cancelled = rs.request_cancel(state, "x", 7, "r2", "interrupt", owe(state.pending[0])).state
     assert cancelled.pending == () and [o.run_id for o in cancelled.owed] == ["r2"]
-    after = rs.end_run(
-        cancelled, "e", 8, rs.RunEnded("r1", 1, "success", "idle"), rs.OwedTerminal("r1", 3, "b"),
-        settled=frozenset({"r2"}),
-    )  # fmt: skip
-    assert [o.run_id for o in after.state.owed] == ["r1"]
+    own, ended_run = rs.OwedTerminal("r1", 3, "b"), rs.RunEnded("r1", 1, "success", "idle")
+    rolled = rs.roll_back_run(cancelled, "e", 8, "r1", 1, own)
+    for after in (rs.end_run(cancelled, "e", 8, ended_run, own), rolled):
+        assert [(o.run_id, o.after_stream_seq) for o in after.state.owed] == [("r1", 3), ("r2", 3)]
 
 
 def test_cancel_marks_a_running_run_and_refuses_an_unknown_one() -> None:

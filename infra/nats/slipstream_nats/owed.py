@@ -6,7 +6,14 @@ from slipstream_nats.controllog import ControlLog
 from slipstream_nats.threadlog import ThreadLog, ThreadLogWriter
 from slipstream_schemas import run_state as rs
 from slipstream_schemas.ids import new_run_id
-from slipstream_schemas.record import NOTHING_OPEN, OpenState, RecordHeader, terminal_message_id
+from slipstream_schemas.record import (
+    AHEAD,
+    NOTHING_OPEN,
+    OpenState,
+    RecordHeader,
+    ahead_message_id,
+    terminal_message_id,
+)
 from slipstream_schemas.subjects import Scope
 
 
@@ -19,7 +26,12 @@ async def is_published(threads: ThreadLog, scope: Scope, thread_id: str, owed: r
         if record is None:
             return False
         last = record.body.rsplit(b"\n", 1)[-1]
-        if record.header.run_id == owed.run_id and mark in last and b'lc||running"' not in last:
+        if (
+            record.header.run_id == owed.run_id
+            and not record.header.is_ahead
+            and mark in last
+            and b'lc||running"' not in last
+        ):
             return True
         seq = record.stream_seq + 1
 
@@ -29,11 +41,21 @@ async def publish_owed(
 ) -> None:
     """Append one owed terminal record, in the trace of its run if that is known.
 
-    `opened` is what the run that executes has open: if its attempt dies now, this is the last record that tells it.
-    Raises: Fenced, Unavailable.
+    `opened` is what a dead attempt has left open, which its successor looks for in the last record. Raises: Fenced,
+    Unavailable.
     """
     header = RecordHeader(owed.run_id, 0, 0, opened)
     await writer.append(header, owed.body.encode(), msg_id=terminal_message_id(owed.run_id), traceparent=traceparent)
+
+
+async def publish_ahead(writer: ThreadLogWriter, owed: rs.OwedTerminal, opened: OpenState) -> None:
+    """Tell who waits for a run that it has ended, amid the output of the one that executes; it stays owed.
+
+    `opened` is what the run that executes has open: if its attempt dies now, this is the last record that tells it.
+    Raises: Fenced, Unavailable.
+    """
+    header = RecordHeader(owed.run_id, 0, AHEAD, opened)
+    await writer.append(header, owed.body.encode(), msg_id=ahead_message_id(owed.run_id))
 
 
 async def pay(

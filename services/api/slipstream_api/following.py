@@ -26,6 +26,7 @@ PACED_CLIENTS: Final = ("langgraph-sdk-py", "python-httpx")
 PACED_SOCKETS: Final = "websockets/"
 """User agents of the stock Python SDK, whose queue overflows on bursts."""
 _ROOT_LIFECYCLE: Final = lines.head(lines.EVENT, "lifecycle", ())
+_RESPONDED: Final = b'{"type":"event","method":"input.responded",'
 
 
 class CaughtUp(msgspec.Struct, frozen=True, tag_field="type", tag="caught_up"):
@@ -49,7 +50,29 @@ class Missing(msgspec.Struct, frozen=True, tag_field="type", tag="gap"):
     earliest_seq: int
 
 
-Note = CaughtUp | RunEnded | Missing
+class _Answers(msgspec.Struct, frozen=True):
+    interrupt_ids: list[str]
+
+
+class _AnsweredParams(msgspec.Struct, frozen=True):
+    data: _Answers
+    timestamp: int
+    namespace: tuple[str, ...] = ()
+
+
+class Answered(msgspec.Struct, frozen=True, tag_field="type", tag="event"):
+    """A run begins that answers these interrupts: the stock hooks take them off a page that did not answer.
+
+    In the form of an event without a `seq`, said while a stream is live and never again: a hook that is told of it in a
+    replay would hide what was asked anew under the same id (ADR 41). The `event_id` is for its two streams.
+    """
+
+    params: _AnsweredParams
+    event_id: str
+    method: str = "input.answered"
+
+
+Note = CaughtUp | RunEnded | Missing | Answered
 Item = TailRecord | Note
 Batch = list[Item]
 
@@ -131,7 +154,7 @@ async def follow(
     Raises: CursorLost, Corrupt, Unavailable.
     """
     before: RecordHeader | None = None
-    has_ended = False
+    has_ended = is_live = False
     position = since
     async with context.tails.open(context.scope, thread_id, since) as tail:
         async for batch in tail:
@@ -143,7 +166,7 @@ async def follow(
                     # Whoever was not told of the thread is not told of its end.
                     is_over = watch.is_open
                     continue
-                if not await watch.lets(record.header.run_id, record.stream_seq):
+                if record.header.is_ahead or not await watch.lets(record.header.run_id, record.stream_seq):
                     continue
                 if before is not None and _lacks_predecessor(before, record.header, has_ended=has_ended):
                     items.append(Missing(position, pack(record.stream_seq, 0)))
@@ -151,6 +174,8 @@ async def follow(
                 if record.header.attempt:
                     before, has_ended = record.header, False
                 items.append(record)
+                if is_live and (answered := _answered(record)) is not None:
+                    items.append(answered)
                 if (ended := _end_of_run(record)) is not None:
                     has_ended = has_ended or (before is not None and before.run_id == ended.run_id)
                     items.append(ended)
@@ -163,6 +188,7 @@ async def follow(
             # An empty batch says that the stream has caught up; one of which nothing is shown says nothing.
             if not items and (batch or not watch.is_open):
                 continue
+            is_live = is_live or not batch
             if reader is not None and asks_at:
                 await reader.may_ask(asks_at)
             yield items or [CaughtUp(max(position, last_of(tail.position)))]
@@ -186,6 +212,17 @@ def _end_of_run(record: TailRecord) -> RunEnded | None:
         return None
     last = lines.decode_line(record.lines[-1])
     return RunEnded(record.header.run_id, last.x["status"], pack(record.stream_seq, len(record.lines) - 1))
+
+
+def _answered(record: TailRecord) -> Answered | None:
+    """What a run answers: it says so behind its `running`."""
+    if not record.lines[0].startswith((_ROOT_LIFECYCLE, _RESPONDED)):
+        return None
+    said = [lines.decode_line(line) for line in record.lines if line.startswith(_RESPONDED)]
+    ids = [each.data["interrupt_id"] for each in said]
+    if not said:
+        return None
+    return Answered(_AnsweredParams(_Answers(ids), said[0].timestamp_ms), f"{record.header.run_id}:answered")
 
 
 def _asks(record: TailRecord, ended: RunEnded | None) -> bool:

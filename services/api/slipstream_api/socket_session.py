@@ -256,7 +256,7 @@ class Session:
                             if isinstance(item, TailRecord):
                                 position = last_of(item.stream_seq)
                                 await self._send_record(item, active)
-                            else:
+                            elif not isinstance(item, following.Answered) or _carries_input(active):
                                 await self._send(msgspec.json.encode(item))
         finally:
             changed.cancel()
@@ -271,6 +271,10 @@ class Session:
         assert sent <= SSE_SLICE_EVENTS_MAX
         # uvicorn's send does not yield when its buffer has room.
         await asyncio.sleep(sent / self._pace if self._pace else 0)
+
+
+def _carries_input(active: dict[str, Subscription]) -> bool:
+    return any("input" in each.chosen.channels for each in active.values())
 
 
 async def _next_unless(

@@ -12,6 +12,7 @@ from slipstream_api.context import Context
 from slipstream_api.runs import now_ms
 from slipstream_api.thread_rows import graph_of, row_of
 from slipstream_nats import rpc
+from slipstream_schemas import run_state as rs
 from slipstream_schemas import subjects
 from slipstream_schemas.errors import InvalidArgument, NoResponder, Rejected, TooLarge, Unavailable
 from slipstream_schemas.ids import new_run_id
@@ -25,12 +26,13 @@ from slipstream_schemas.limits import (
     STATE_ANSWER_DEADLINE_S,
     SUPERSTEPS_MAX,
 )
-from slipstream_schemas.run_state import ThreadState
 
 START = "__start__"
 """What LangGraph calls the step in which a graph takes its input."""
 NEXT_FIELDS = ("next", "tasks", "metadata")
 """What tells whether anything comes next."""
+DECIDED_FIELDS = frozenset({"next", "tasks", "interrupts"})
+"""What a decision changes that is not stored yet."""
 EMPTY_STATE: dict[str, Any] = {
     "values": {}, "next": [], "tasks": [], "metadata": {}, "created_at": None, "checkpoint": None,
     "parent_checkpoint": None, "interrupts": [], "checkpoint_id": None, "parent_checkpoint_id": None,
@@ -62,8 +64,13 @@ class _Metadata(msgspec.Struct):
     run_id: Any = None
 
 
+class _Asked(msgspec.Struct):
+    id: str | None = None
+
+
 class _Task(msgspec.Struct):
     name: str
+    interrupts: list[_Asked] = []
 
 
 class Newest(msgspec.Struct):
@@ -123,25 +130,47 @@ async def get_state(
     graph_id = graph_of(await row_of(context, thread_id))
     if graph_id is None:
         return {name: EMPTY_STATE[name] for name in fields if name in EMPTY_STATE} if fields else EMPTY_STATE
-    is_newest = not where and (not fields or "next" in fields)
+    is_newest = not where and (not fields or not DECIDED_FIELDS.isdisjoint(fields))
     asked = [*dict.fromkeys([*fields, *NEXT_FIELDS])] if fields and is_newest else fields
     question = {"ask": "state", "thread_id": thread_id, "checkpoint": where, "subgraphs": subgraphs, "select": asked}
     found = await _ask(context, graph_id, question, REQUEST_DEADLINE_S)
     if not is_newest:
         return msgspec.Raw(found)
     newest = msgspec.json.decode(found, type=Newest)
+    is_asking = any(task.interrupts for task in newest.tasks)
     # Read behind the state: a run that began and ended before does not count.
-    thread = None if newest.next else (await context.control.head(context.scope, thread_id)).state
-    upcoming = None if thread is None else next_of(thread, newest, now_ms())
-    if upcoming is None and asked == fields:
+    thread = None if newest.next and not is_asking else (await context.control.head(context.scope, thread_id)).state
+    upcoming = None if thread is None or newest.next else next_of(thread, newest, now_ms())
+    answered = frozenset[str]() if thread is None else answered_in(thread, newest)
+    if upcoming is None and not answered and asked == fields:
         return msgspec.Raw(found)
     state: dict[str, Any] = msgspec.json.decode(found, type=dict[str, msgspec.Raw])
     if upcoming is not None:
         state["next"] = upcoming
+    if answered:
+        state["tasks"] = [
+            task | {"interrupts": _without(answered, task["interrupts"])}
+            for task in msgspec.json.decode(state["tasks"], type=list[dict[str, msgspec.Raw]])
+        ]
+    if answered and "interrupts" in state:
+        state["interrupts"] = _without(answered, state["interrupts"])
     return {name: state[name] for name in state if name not in NEXT_FIELDS or not fields or name in fields}
 
 
-def next_of(thread: ThreadState, newest: Newest, at_ms: int) -> list[str] | None:
+def answered_in(thread: rs.ThreadState, newest: Newest) -> frozenset[str]:
+    """The questions of the newest state that nobody may answer any more: a run that executes or waits does (ADR 41)."""
+    if not rs.is_busy(thread):
+        return frozenset()
+    asked = {each.id for task in newest.tasks for each in task.interrupts if each.id is not None}
+    return frozenset(asked - {each.id for each in thread.interrupts})
+
+
+def _without(answered: frozenset[str], interrupts: msgspec.Raw) -> list[msgspec.Raw]:
+    found = msgspec.json.decode(interrupts, type=list[msgspec.Raw])
+    return [each for each in found if msgspec.json.decode(each, type=_Asked).id not in answered]
+
+
+def next_of(thread: rs.ThreadState, newest: Newest, at_ms: int) -> list[str] | None:
     """What `next` is to say of the newest state instead of nothing, while a run goes on; None to leave it (ADR 37)."""
     running, waiting = thread.running, thread.pending
     wrote_newest = newest.metadata is not None and running is not None and newest.metadata.run_id == running.run_id

@@ -88,6 +88,11 @@ async def end(runtime: Runtime, attempt: Attempt, outcome: Outcome, translator: 
         return
     runtime.crash.reach("ended")
     await publish_owed(attempt.writer, owed, attempt.traceparent)
+    for other in state.owed:
+        # Of runs that ended before they began, while this one executed: whoever follows the thread would take an end
+        # amid its output for its own (ADR 40).
+        if other.run_id != owed.run_id:
+            await publish_owed(attempt.writer, other)
     runtime.crash.reach("terminal")
     await put_next(runtime, attempt.scope, attempt.thread_id, state)
     runtime.crash.reach("next_work")
@@ -120,7 +125,7 @@ async def _end(
         cancel = running.cancel if running is not None and running.run_id == run.run_id else None
         if cancel == "rollback" or (cancel is not None and not is_cancelled):
             raise _Cancelled(cancel)
-        return rs.end_run(state, command_id, now_ms(), ended, owed, open_interrupts, frozenset(attempt.settled))
+        return rs.end_run(state, command_id, now_ms(), ended, owed, open_interrupts)
 
     # The holder keeps its run through a broker outage; giving up early would cost the run an attempt.
     transition, _ = await runtime.control.decide(attempt.scope, attempt.thread_id, decide, outage_s=PUBLISH_OUTAGE_S)

@@ -6,7 +6,7 @@ load rises. The queue is bounded: a graph that is faster than the log waits in `
 
 import asyncio
 
-from slipstream_nats.owed import publish_owed
+from slipstream_nats.owed import publish_ahead
 from slipstream_runner.runtime import Attempt, Runtime, now_ms
 from slipstream_runner.translate import Draft, Translator, assemble
 from slipstream_schemas.errors import Fenced
@@ -67,7 +67,7 @@ class Flusher:
             await self._moved.wait()
 
     def owe(self, owed: OwedTerminal) -> None:
-        """Publish the terminal record of another run of the thread in passing."""
+        """Tell in passing that another run of the thread has ended, which this one's holder pays for behind its end."""
         self._owed.append(owed)
         self._wake.set()
 
@@ -100,9 +100,7 @@ class Flusher:
         while len(self._translator) or self._opening or self._owed:
             opened = self._translator.open_state()
             if self._owed and not self._opening:
-                owed = self._owed.pop(0)
-                await publish_owed(self._attempt.writer, owed, opened=opened)
-                self._attempt.settled.add(owed.run_id)
+                await publish_ahead(self._attempt.writer, self._owed.pop(0), opened)
                 continue
             lead, self._opening = self._opening[:RECORD_LINES_MAX], self._opening[RECORD_LINES_MAX:]
             drafts, starts, values = ([], [], -1) if lead else self._translator.drain()

@@ -65,7 +65,8 @@ class Attempt(msgspec.Struct):
     null_writes: int = 0
     stop: str | None = None
     task: asyncio.Task[None] | None = None
-    settled: set[str] = msgspec.field(default_factory=lambda: set[str]())
+    told: set[str] = msgspec.field(default_factory=lambda: set[str]())
+    """Other runs of the thread whose end was told in passing."""
     ordinal: int = 0
     traceparent: str = ""
 

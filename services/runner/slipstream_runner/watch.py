@@ -64,6 +64,6 @@ def apply_state(attempt: Attempt, state: ThreadState, flusher: Flusher | None) -
     elif running.cancel is not None and attempt.stop is None:
         attempt.cancel(running.cancel)
     for owed in state.owed:
-        if flusher is not None and owed.run_id not in attempt.settled:
-            attempt.settled.add(owed.run_id)
+        if flusher is not None and owed.run_id not in attempt.told:
+            attempt.told.add(owed.run_id)
             flusher.owe(owed)

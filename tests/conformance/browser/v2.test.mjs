@@ -6,9 +6,11 @@ import { Gate } from "../gate.mjs";
 import { ANSWER, HALTING_ANSWER, HELLO, Page, SECOND, TEST, until, url } from "./page.mjs";
 
 const { useStream } = await import("@langchain/react");
+const { useNewestStream } = await import("./newest.mjs");
 const api = new Client({ apiUrl: url, apiKey: null });
 
 const open = (t, options) => new Page(t, () => useStream({ apiUrl: url, apiKey: null, ...options }));
+const openNewest = (t, options) => new Page(t, () => useNewestStream({ apiUrl: url, apiKey: null, ...options }));
 const newThread = async () => (await api.threads.create()).thread_id;
 const named = (page) => page.renders.at(-1).subgraphs.map(([name]) => name);
 
@@ -147,5 +149,72 @@ describe("useStream of @langchain/react", { concurrency: true }, () => {
     await until(() => page.element.querySelector("em"), "the failure");
     assert.match(page.element.querySelector("em").textContent, /the node failed/);
     assert.equal(page.isBusy, false);
+  });
+
+  for (const [which, opened] of [["the hook", open], ["the newest controller", openNewest]]) {
+    test(`${which}: a run that is cancelled while it waits does not touch the one that is shown`, TEST, async (t) => {
+      const gate = new Gate(t);
+      const threadId = await newThread();
+      await api.runs.create(threadId, "halting", { input: gate.input });
+      const page = opened(t, { assistantId: "halting", threadId });
+      await until(() => page.isBusy && page.texts("ai")[0] === "All is ", "the first words");
+      const waiting = await api.runs.create(threadId, "halting", { input: gate.input, multitaskStrategy: "enqueue" });
+      await api.runs.cancel(threadId, waiting.run_id);
+      // Who waits for that run is told at once, and would have been after the page.
+      await api.runs.join(threadId, waiting.run_id);
+      gate.open();
+      await page.shows(HALTING_ANSWER);
+      const shown = page.renders.slice(page.renders.findIndex((each) => each.isBusy && each.messages.length === 2));
+      const whole = shown.findIndex((each) => each.messages[1]?.[1] === HALTING_ANSWER);
+      assert(shown.slice(0, whole + 1).every((each) => each.isBusy && each.messages.length === 2));
+    });
+
+    test(`${which}: a page that is opened while an answer is worked on does not ask again`, TEST, async (t) => {
+      const gate = new Gate(t);
+      const threadId = await newThread();
+      await api.runs.wait(threadId, "answering", { input: { gate: gate.path } });
+      const run = await api.runs.create(threadId, "answering", { command: { resume: "yes" } });
+      await until(async () => (await api.runs.get(threadId, run.run_id)).status === "running", "a running run");
+      const page = opened(t, { assistantId: "answering", threadId });
+      await until(() => page.isBusy, "the run");
+      gate.open();
+      await until(() => page.stream.values.answers?.length === 1 && !page.isBusy, "the end");
+      assert(page.renders.every((each) => each.question === undefined));
+      assert.deepEqual(page.stream.interrupts, []);
+    });
+  }
+
+  test("the newest controller: what one page has answered is taken off another", TEST, async (t) => {
+    const page = openNewest(t, { assistantId: "approval" });
+    page.input.current = { amount: 6 };
+    page.press("send");
+    await until(() => page.question === "Refund 6?" && !page.isBusy, "the question");
+    const other = openNewest(t, { assistantId: "approval", threadId: page.stream.threadId });
+    // It has the question from the state; an answer is told to who has seen the replay as well.
+    const hasReplayed = () => other.renders.some((each) => each.isBusy) && !other.isBusy;
+    await until(() => other.question === "Refund 6?" && hasReplayed(), "the question on the other page");
+    await page.press("yes");
+    await until(() => other.stream.values.result === "refunded" && !other.isBusy, "the result on the other page");
+    assert.equal(other.question, undefined);
+  });
+
+  test("the newest controller: the queue of another page, and what is taken out of it", TEST, async (t) => {
+    const [gate, opened] = [new Gate(t), new Gate(t)];
+    opened.open();
+    const threadId = await newThread();
+    const [page, other] = [0, 1].map(() => openNewest(t, { assistantId: "halting", threadId, queue: "server" }));
+    await until(() => !page.stream.isThreadLoading, "the thread");
+    page.stream.submit(gate.input);
+    await until(() => page.isBusy && page.texts("ai")[0] === "All is ", "the first words");
+    for (let n = 0; n < 2; n++) await page.stream.submit(opened.input, { multitaskStrategy: "enqueue" });
+    const late = openNewest(t, { assistantId: "halting", threadId, queue: "server" });
+    await until(() => page.stream.queued.length === 2 && late.stream.queued.length === 2, "the queue on both pages");
+    await late.stream.cancelQueued(late.stream.queued[0].id);
+    await api.runs.join(threadId, page.stream.queued[1].runId);
+    assert.deepEqual(page.texts("ai"), ["All is "]);
+    gate.open();
+    await late.shows(HALTING_ANSWER, HALTING_ANSWER);
+    await until(() => page.stream.queued.length === 0 && late.stream.queued.length === 0, "empty queues");
+    assert.deepEqual(other.stream.queued, []);
   });
 });

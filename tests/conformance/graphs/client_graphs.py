@@ -24,9 +24,10 @@ async def opened(gate: str) -> None:
 
 
 class Answers(TypedDict, total=False):
-    """What both humans said."""
+    """What both humans said, and the gate at which an answer is worked on."""
 
     answers: Annotated[list[str], operator.add]
+    gate: str
 
 
 def ask(who: str) -> Any:
@@ -46,6 +47,16 @@ approvals = (
     .add_edge(START, "second")
     .compile()
 )
+
+
+async def answer(state: Answers) -> dict[str, Any]:
+    """Ask, and work on the answer until the gate is open."""
+    said = interrupt({"question": "Sure?"})
+    await opened(state.get("gate", ""))
+    return {"answers": [str(said)]}
+
+
+answering = StateGraph(Answers).add_node("answer", answer).add_edge(START, "answer").compile()
 
 
 class Depth(TypedDict, total=False):

@@ -25,6 +25,8 @@ class ThreadRenderer:
 
     async def feed(self, record: TailRecord) -> bytes:
         """The frames of a record. Raises: what the renderer's maker raises."""
+        if record.header.is_ahead:
+            return b""
         if record.header.attempt == 0 and decode_line(record.lines[-1]).method != "lifecycle":
             return self._posted(record) if "state_update" in self._modes else b""
         if not self._modes & {"run_modes", "lifecycle"}:

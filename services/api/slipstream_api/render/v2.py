@@ -2,7 +2,7 @@
 
 import msgspec
 
-from slipstream_api.following import CaughtUp, Missing, Note, RunEnded
+from slipstream_api.following import Answered, CaughtUp, Missing, Note, RunEnded
 from slipstream_api.render.shared import Rendered, keep, kept
 from slipstream_nats.tail import TailRecord
 from slipstream_schemas import lines
@@ -37,9 +37,13 @@ def _render(record: TailRecord, chosen: ChannelFilter) -> Rendered:
     return Rendered(b"".join(found), len(found))
 
 
-def note(found: Note) -> Rendered:
+def note(found: Note, chosen: ChannelFilter) -> Rendered:
     """What is said between events. Never with an `id`: a frame that has only an `id` makes the stock SDKs skip."""
     match found:
+        case Answered():
+            if "input" not in chosen.channels:
+                return Rendered(b"", 0)
+            text = b"event: %b\ndata: %b\n\n" % (found.method.encode(), msgspec.json.encode(found))
         case CaughtUp(seq):
             text = b": caught-up %d\n\n" % seq
         case RunEnded(run_id, status, seq):

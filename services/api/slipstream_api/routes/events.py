@@ -73,7 +73,7 @@ async def _pieces(
             async for batch in batches:
                 slice_, count = list[bytes](), 0
                 for item in batch:
-                    piece = v2.frames(item, chosen) if isinstance(item, TailRecord) else v2.note(item)
+                    piece = v2.frames(item, chosen) if isinstance(item, TailRecord) else v2.note(item, chosen)
                     if count + piece.count > SSE_SLICE_EVENTS_MAX:
                         yield b"".join(slice_)
                         # uvicorn's send does not yield when its buffer has room; the next batch of a tail does.
