@@ -57,6 +57,11 @@ status-table *args:
 faults *args:
     pytest tests/faults "$@"
 
+# Graphs drawn at random, translated and run; `DRAWN_GRAPHS=20000 DRAWN_RUNS=2000` for more, `DRAWN_SHRINK=1` to shrink
+drawn-graphs *args:
+    DRAWN_GRAPHS="${DRAWN_GRAPHS:-2000}" DRAWN_RUNS="${DRAWN_RUNS:-300}" \
+        pytest -o faulthandler_timeout=0 tests/unit/test_drawn_graphs.py tests/integration/test_drawn_graphs.py "$@"
+
 # Commands, faults and pauses drawn from a seed: `just sim` draws one, `just sim seed=42 examples=50 steps=40` names it
 sim *args:
     #!/usr/bin/env bash

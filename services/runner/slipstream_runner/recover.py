@@ -15,19 +15,17 @@ LOST = "the attempt was lost; the run goes on with the next one"
 
 def open_after(record: Record) -> OpenState:
     """What is open behind a record: of its run, or of the one amid whose output it tells the end of another."""
-    messages = {m.message_id: m for m in record.header.open.messages}
+    messages = {(m.namespace, m.message_id, m.llm_run_id): m for m in record.header.open.messages}
     namespaces = dict.fromkeys(record.header.open.namespaces)
     for number, line in enumerate(record.lines):
         view = decode_line(line)
         if view.method == "messages" and view.kind == "event":
             event = view.data["event"]
-            message_id = view.data["message_id"]
+            call = (view.namespace, view.data["message_id"], view.data["run_id"])
             if event == "message-start":
-                messages[message_id] = OpenMessage(
-                    view.namespace, message_id, view.data["run_id"], pack(record.stream_seq, number), view.node
-                )
+                messages[call] = OpenMessage(*call, pack(record.stream_seq, number), view.node)
             elif event in ("message-finish", "error"):
-                messages.pop(message_id, None)
+                messages.pop(call, None)
         elif view.method == "lifecycle" and view.namespace:
             if view.data["event"] == "started":
                 namespaces[view.namespace] = None

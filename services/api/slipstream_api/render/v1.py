@@ -28,6 +28,8 @@ UNSHARED: Final = frozenset({"messages", "debug"})
 """`messages` sends a message as far as the stream has seen it; `debug` counts the steps that the stream has seen."""
 
 Event = tuple[str, Any]
+Call = tuple[str, str]
+"""A message id, and the model call that the message is of: providers' ids may repeat."""
 
 
 def sse(event: str, data: Any, event_id: str) -> bytes:
@@ -38,7 +40,7 @@ def sse(event: str, data: Any, event_id: str) -> bytes:
 class _Run(Rendered, frozen=True):
     """What a record means for the streams of its run."""
 
-    opened: dict[str, dict[str, Any]]
+    opened: dict[Call, dict[str, Any]]
     """The metadata of the messages that begin in it."""
     done: bool
 
@@ -61,8 +63,8 @@ class V1Renderer:
         self._asked = ("v1", self.modes, subgraphs)
         self._shares = not self.modes & UNSHARED
         self._wants_messages = bool(self.modes & {"messages", "messages-tuple"})
-        self._metadata: dict[str, dict[str, Any]] = {}
-        self._opened: dict[str, dict[str, Any]] = {}
+        self._metadata: dict[Call, dict[str, Any]] = {}
+        self._opened: dict[Call, dict[str, Any]] = {}
         self._gathered: dict[str, dict[str, Any]] = {}
         self._seen: set[str] = set()
         self._steps: dict[tuple[str, ...], int] = {}
@@ -113,7 +115,7 @@ class V1Renderer:
         """Take in a message-start that lies before the point where the stream begins."""
         view = decode_line(line)
         if view.method == "messages" and view.x:
-            self._metadata[view.data["message_id"]] = view.x.get("m", {})
+            self._metadata[_call_of(view)] = view.x.get("m", {})
 
     def _events(self, view: LineView, behind: bytes) -> list[Event]:
         if view.method == "lifecycle":
@@ -161,7 +163,8 @@ class V1Renderer:
             return []
         x = view.x or {}
         update = None if x.get("n") else to_v1(view.data["values"], x.get("p"))
-        return [(name, {view.data["node"]: update})]
+        metadata = {"__metadata__": x["d"]} if x.get("d") else {}
+        return [(name, {view.data["node"]: update, **metadata})]
 
     # Tasks, checkpoints, debug
 
@@ -201,9 +204,9 @@ class V1Renderer:
     # Messages
 
     def _messages(self, view: LineView) -> list[Event]:
-        x, message_id = view.x or {}, view.data["message_id"]
+        x, message_id, call = view.x or {}, view.data["message_id"], _call_of(view)
         if "m" in x and "w" not in x:
-            self._metadata[message_id] = self._opened[message_id] = x["m"]
+            self._metadata[call] = self._opened[call] = x["m"]
         if not self._wants_messages or (view.namespace and not self.subgraphs and "messages-tuple" in self.modes):
             return []
         if "w" in x:
@@ -212,7 +215,7 @@ class V1Renderer:
             return []
         sparse = {"content": view.data["delta"]["text"]} if x["c"] == 1 else x["c"]
         chunk = full_chunk(sparse, message_id)
-        metadata = self._metadata.get(message_id)
+        metadata = self._metadata.get(call)
         if metadata is None:
             # Its start was purged before this stream began: others may know what it said.
             self._shares, metadata = False, {}
@@ -233,3 +236,7 @@ class V1Renderer:
             ("messages/metadata", {message_id: {"metadata": metadata}}),
             ("messages/complete", [message]),
         ]
+
+
+def _call_of(view: LineView) -> Call:
+    return view.data["message_id"], view.data.get("run_id", "")

@@ -1,5 +1,6 @@
 """Messages as content-block events, derived from the chunks that LangGraph streams for protocol v1."""
 
+from collections import OrderedDict
 from typing import Any, Final
 
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, ToolMessage
@@ -9,12 +10,15 @@ from slipstream_runner.translate import blocks
 from slipstream_runner.translate.drafts import Draft, draft, encode_x
 from slipstream_schemas import lines
 from slipstream_schemas.codec import dumps, to_plain
+from slipstream_schemas.limits import MODEL_CALLS_REMEMBERED_MAX
 from slipstream_schemas.record import OpenMessage
 
 _DEFAULTS: Final[dict[str, Any]] = {
     "content": "", "additional_kwargs": {}, "response_metadata": {}, "type": "AIMessageChunk", "name": None,
     "tool_calls": [], "invalid_tool_calls": [], "usage_metadata": None, "tool_call_chunks": [], "chunk_position": None,
 }  # fmt: skip
+Key = tuple[tuple[str, ...], str]
+"""Namespace, and the model call or message id."""
 TEXT_KEY: Final = ("", "text", 0)
 TEXT_X: Final = b'\t,"x":{"c":1}}'
 
@@ -31,8 +35,10 @@ def sparse_chunk(chunk: AIMessageChunk, message_id: str) -> dict[str, Any]:
 class _Open:
     """A message in the making."""
 
-    def __init__(self, namespace: tuple[str, ...], message_id: str, llm_run: str, node: str | None) -> None:
-        self.namespace, self.message_id, self.llm_run, self.node = namespace, message_id, llm_run, node
+    def __init__(self, namespace: tuple[str, ...], message_id: str, llm_run: str, metadata: dict[str, Any]) -> None:
+        self.node: str | None = metadata.get("langgraph_node")
+        self.namespace, self.message_id, self.llm_run, node = namespace, message_id, llm_run, self.node
+        self.task = str(metadata.get("langgraph_checkpoint_ns") or "").rpartition("|")[2]
         self.blocks: dict[Any, tuple[int, blocks.Block]] = {}
         self.usage: dict[str, Any] = {}
         self.response_metadata: dict[str, Any] = {}
@@ -74,7 +80,8 @@ class Messages:
     """The messages of a run."""
 
     def __init__(self) -> None:
-        self._open: dict[tuple[tuple[str, ...], str], _Open] = {}
+        self._open: dict[Key, _Open] = {}
+        self._failed: OrderedDict[Key, None] = OrderedDict()
         self.begun: OpenMessage | None = None
         """The message that begins with the first of the lines that were made last."""
         self.ended: list[OpenMessage] = []
@@ -107,8 +114,10 @@ class Messages:
             return [(b'%b%b%b,"timestamp":%d%b' % (before, dumps(text), behind, now_ms, found.end), TEXT_X)]
         out: list[Draft] = []
         if found is None:
-            node = metadata.get("langgraph_node")
-            found = self._open[key] = _Open(namespace, chunk.id or llm_run or "", llm_run or chunk.id or "", node)
+            found = _Open(namespace, chunk.id or llm_run or "", llm_run or chunk.id or "", metadata)
+            if key in self._failed:
+                return self._with_chunk(found, [], [], chunk, metadata, now_ms)
+            self._open[key] = found
             start: dict[str, Any] = {"event": "message-start", "role": "ai", "id": found.message_id}
             if about := _start_metadata(chunk.response_metadata):
                 start["metadata"] = about
@@ -180,7 +189,7 @@ class Messages:
         now_ms: int,
     ) -> list[Draft]:
         node = metadata.get("langgraph_node")
-        found = _Open(namespace, message.id or "", llm_run or message.id or "", node)
+        found = _Open(namespace, message.id or "", llm_run or message.id or "", metadata)
         x = encode_x(m=to_plain(metadata), w=to_plain(message.model_dump()))
         if isinstance(message, ToolMessage) or message.type not in ("ai", "human", "system"):
             return [draft("messages", namespace, found.data({"event": "whole"}), now_ms, node=node, x=x, v1_only=True)]
@@ -203,8 +212,19 @@ class Messages:
         self.ended.append(found.opening)
         return [self._line(found, e, now_ms, x if e is ending else None) for e in events]
 
+    def calls_in(self, namespace: tuple[str, ...], task: str | None = None) -> list[str]:
+        """The model calls of the messages that are open in a namespace, or in one task (`<name>:<id>`) of it."""
+        return [
+            found.llm_run
+            for found in self._open.values()
+            if found.namespace == namespace and (task is None or found.task == task)
+        ]
+
     def fail(self, llm_run: str | None, text: str, now_ms: int) -> list[Draft]:
-        """End open messages with an `error` event: those of one model call, or all of them."""
+        """End open messages with an `error` event: those of one model call, or all of them.
+
+        What still comes of them is for v1 alone.
+        """
         out: list[Draft] = []
         self.begun = None
         self.ended.clear()
@@ -213,6 +233,9 @@ class Messages:
                 out.append(self._line(found, {"event": "error", "message": text}, now_ms, None))
                 self.ended.append(found.opening)
                 del self._open[key]
+                self._failed[key] = None
+                if len(self._failed) > MODEL_CALLS_REMEMBERED_MAX:
+                    self._failed.popitem(last=False)
         return out
 
 

@@ -9,6 +9,8 @@ from slipstream_schemas.record import OpenMessage, OpenState
 
 Namespace = tuple[str, ...]
 Thing = OpenMessage | Namespace
+Call = tuple[Namespace, str, str]
+"""Namespace, message id, model call: providers' ids may repeat."""
 
 
 class Opened:
@@ -16,7 +18,7 @@ class Opened:
 
     def __init__(self) -> None:
         self._changes: list[tuple[int, bool, Thing]] = []
-        self._messages: dict[tuple[Namespace, str], OpenMessage] = {}
+        self._messages: dict[Call, OpenMessage] = {}
         self._namespaces: dict[Namespace, None] = {}
 
     def begin(self, line: int, thing: Thing) -> None:
@@ -33,13 +35,13 @@ class Opened:
 
     def take(self, count: int) -> list[tuple[int, OpenMessage]]:
         """That many lines go to a record; which of them begin messages that stay open."""
-        begun: dict[tuple[Namespace, str], tuple[int, OpenMessage]] = {}
+        begun: dict[Call, tuple[int, OpenMessage]] = {}
         left: list[tuple[int, bool, Thing]] = []
         for line, begins, thing in self._changes:
             if line >= count:
                 left.append((line - count, begins, thing))
             elif isinstance(thing, OpenMessage):
-                key = (thing.namespace, thing.message_id)
+                key = _call_of(thing)
                 if begins:
                     self._messages[key] = thing
                     begun[key] = (line, thing)
@@ -55,8 +57,12 @@ class Opened:
 
     def started_at(self, message: OpenMessage, seq: int) -> None:
         """A message-start was published at `seq`."""
-        self._messages[message.namespace, message.message_id] = msgspec.structs.replace(message, seq=seq)
+        self._messages[_call_of(message)] = msgspec.structs.replace(message, seq=seq)
 
     def state(self) -> OpenState:
         """What is open behind the lines that were taken."""
         return OpenState(tuple(self._messages.values()), tuple(self._namespaces))
+
+
+def _call_of(message: OpenMessage) -> Call:
+    return message.namespace, message.message_id, message.llm_run_id

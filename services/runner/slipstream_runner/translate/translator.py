@@ -1,5 +1,6 @@
 """The translator of one attempt: parts in, drafts of lines out. Pure: no clock, no I/O."""
 
+from collections.abc import Collection
 from typing import Any, Final
 
 from slipstream_runner.translate.drafts import Draft, draft, encode_x
@@ -8,6 +9,7 @@ from slipstream_runner.translate.llm_runs import LlmRuns
 from slipstream_runner.translate.messages import Messages
 from slipstream_runner.translate.opened import Opened
 from slipstream_runner.translate.refusals import too_large, unserialisable
+from slipstream_runner.translate.running_tasks import RunningTasks
 from slipstream_schemas.codec import Unserialisable, dumps, dumps_bounded, to_plain
 from slipstream_schemas.errors import Rejected
 from slipstream_schemas.limits import INTERRUPTS_BYTES_MAX, LINE_BYTES_MAX, RECORD_BYTES_MAX, RECORD_LINES_MAX
@@ -23,6 +25,7 @@ VALUES_FRAME_BYTES: Final = 8192
 _CONFIG_KEYS: Final = ("checkpoint_id", "checkpoint_ns", "thread_id")
 _NAMELESS: Final = frozenset({"values", "checkpoints"})
 """Modes that come of a subgraph before its first task and do not tell whose it is."""
+UNFINISHED: Final = "nobody listened to the message's end"
 Namespace = tuple[str, ...]
 
 
@@ -49,6 +52,7 @@ class Translator:
         self.refused: str | None = None
         """The root checkpoint that holds what was refused; empty when none does, None when nothing was refused."""
         self._messages = Messages()
+        self._failing: dict[str, str] = {}
         self._drafts: list[Draft] = []
         self._part_begins = 0
         self._opened = Opened()
@@ -56,16 +60,26 @@ class Translator:
         self._namespaces: dict[Namespace, str] = {}
         self._early: dict[Namespace, list[tuple[str, Any]]] = {}
         self._tool_calls: dict[str, str] = {}
-        self.interrupts: dict[str, Interrupt] = {}
+        self._tasks = RunningTasks()
+        self._asked: dict[str, Interrupt] = {}
+        self._pending: set[str] = set()
+        """The questions that the root waits for. A node that called two subgraphs at once waits for the first alone."""
         self._interrupts_bytes = 0
         self.next_nodes: tuple[str, ...] | None = None
         self._root_values: list[int] = []
+        self._with_companion: list[int] = []
+        """Checkpoints that refer to the values behind them."""
         self.values_seq = 0
         self.message_lines: list[Draft] = []
         """What was made of the newest part of `messages`."""
 
     def __len__(self) -> int:
         return len(self._drafts)
+
+    @property
+    def interrupts(self) -> dict[str, Interrupt]:
+        """The questions that wait, by id."""
+        return {id: asked for id, asked in self._asked.items() if id in self._pending}
 
     def feed(self, namespace: Namespace, mode: str, payload: Any, now_ms: int) -> None:
         """Take one part of the stream. Raises: TooLarge, Unserialisable, and then nothing more may be fed."""
@@ -98,9 +112,9 @@ class Translator:
         del self._drafts[begun:]
         self._opened.take_back(begun)
         self._root_values = [line for line in self._root_values if line < begun]
+        self._with_companion = [line for line in self._with_companion if line < begun]
 
     def _feed(self, namespace: Namespace, mode: str, payload: Any, now_ms: int) -> None:
-        self._note_failed_calls(now_ms)
         if namespace and namespace not in self._namespaces:
             if mode in _NAMELESS:
                 self._early.setdefault(namespace, []).append((mode, payload))
@@ -127,7 +141,7 @@ class Translator:
         self._release(namespace, now_ms)
         self._part_begins = len(self._drafts)
         if mode == "values":
-            self._hold_values(namespace, payload)
+            self._hold_values(namespace, payload, now_ms)
         elif mode == "updates":
             self._feed_update(namespace, payload, now_ms)
         elif mode == "tasks":
@@ -135,10 +149,29 @@ class Translator:
         elif mode == "tools":
             self._drafts.append(draft("tools", namespace, dumps_bounded(payload), now_ms))
 
-    def _note_failed_calls(self, now_ms: int) -> None:
-        while self._llm_runs.failed:
-            run_id, error = self._llm_runs.failed.pop(0)
-            self._fail_messages(run_id, f"{type(error).__name__}: the model call failed", now_ms)
+    def _end_failed_calls(self, now_ms: int) -> None:
+        """End the messages of calls that had failed when this was asked before.
+
+        A failure is heard at once, and what the call said before it may still wait in LangGraph's queue.
+        """
+        for run_id, text in self._failing.items():
+            self._fail_messages(run_id, text, now_ms)
+        self._failing = self._failed_calls()
+
+    def _failed_calls(self) -> dict[str, str]:
+        failed, self._llm_runs.failed[:] = list(self._llm_runs.failed), []
+        return {
+            run_id: UNFINISHED if isinstance(error, GeneratorExit) else f"{type(error).__name__}: the model call failed"
+            for run_id, error in failed
+        }
+
+    def _end_messages_in(self, namespace: Namespace, task: str | None, now_ms: int) -> None:
+        """A task or a subgraph is over, and so are its open messages: of calls that failed, or were not listened to."""
+        calls = self._messages.calls_in(namespace, task)
+        if calls:
+            self._failing |= self._failed_calls()
+        for run_id in calls:
+            self._fail_messages(run_id, self._failing.pop(run_id, UNFINISHED), now_ms)
 
     def _fail_messages(self, llm_run: str | None, text: str, now_ms: int) -> None:
         told = self._messages.fail(llm_run, text, now_ms)
@@ -161,7 +194,7 @@ class Translator:
 
     # State
 
-    def _hold_values(self, namespace: Namespace, payload: Any) -> None:
+    def _hold_values(self, namespace: Namespace, payload: Any, now_ms: int) -> None:
         """Hold a state until its checkpoint came: clients expect the checkpoint before its companion values."""
         plain = to_plain(payload)
         if not namespace and isinstance(plain, dict) and INTERRUPT in plain:
@@ -171,7 +204,11 @@ class Translator:
         size_bytes = len(data) + len(x or b"")
         if size_bytes > self._line_bytes_max - VALUES_FRAME_BYTES:
             raise too_large("values", plain, size_bytes, self._line_bytes_max)
-        self._held[namespace] = (data, x, plain)
+        if isinstance(plain, dict) and plain.keys() == {INTERRUPT}:
+            # A question of a graph whose output is one channel: LangGraph yields it in the place of the state.
+            self._drafts.append(draft("values", namespace, data, now_ms, x=x, v1_only=True))
+        else:
+            self._held[namespace] = (data, x, plain)
 
     def _release(self, namespace: Namespace, now_ms: int) -> None:
         held = self._held.pop(namespace, None)
@@ -197,7 +234,13 @@ class Translator:
         held = self._held.get(namespace)
         same = held is not None and _without_interrupt(held[2]) == values
         x = encode_x(c=to_plain(kept), v=1 if same else None, values=None if same else {"is": values})
-        self._drafts.append(draft("checkpoints", namespace, dumps(light), now_ms, x=x))
+        line = draft("checkpoints", namespace, dumps(light), now_ms, x=x)
+        if held is not None and same:
+            size_bytes = sum(map(len, (line[0], line[1] or b"", held[0], held[1] or b""))) + VALUES_FRAME_BYTES
+            if size_bytes > self._line_bytes_max:
+                raise too_large("checkpoints", payload, size_bytes, self._line_bytes_max)
+            self._with_companion.append(len(self._drafts))
+        self._drafts.append(line)
         self._release(namespace, now_ms)
 
     def _feed_update(self, namespace: Namespace, payload: Any, now_ms: int) -> None:
@@ -214,26 +257,31 @@ class Translator:
                 continue
             state, patch = to_v2(to_plain(update))
             data = dumps({"node": node, "values": {} if state is None else state})
-            x = encode_x(p=patch, n=True if state is None else None)
+            x = encode_x(p=patch, n=True if state is None else None, d=to_plain(metadata))
             self._drafts.append(draft("updates", namespace, data, now_ms, node=node, x=x))
 
     def _note_interrupts(self, namespace: Namespace, interrupts: Any) -> None:
         for interrupt in interrupts:
-            if interrupt.id not in self.interrupts:
+            if not namespace:
+                self._pending.add(interrupt.id)
+            if interrupt.id not in self._asked:
                 value = to_plain(interrupt.value)
                 self._interrupts_bytes += len(dumps(value))
                 if self._interrupts_bytes > INTERRUPTS_BYTES_MAX:
                     raise too_large("interrupt", value, self._interrupts_bytes, INTERRUPTS_BYTES_MAX)
-                self.interrupts[interrupt.id] = Interrupt(interrupt.id, value, namespace)
+                self._asked[interrupt.id] = Interrupt(interrupt.id, value, namespace)
 
     # Tasks and subgraphs
 
     def _feed_task(self, namespace: Namespace, payload: Any, now_ms: int) -> None:
         if "triggers" not in payload:
-            self._end_namespace((*namespace, f"{payload['name']}:{payload['id']}"), payload, now_ms)
+            task = f"{payload['name']}:{payload['id']}"
+            self._end_messages_in(namespace, task, now_ms)
+            self._end_subgraphs_of(namespace, task, payload, now_ms)
             for interrupt in payload.get("interrupts") or ():
                 self._tie_interrupt(interrupt, payload["id"], namespace)
         else:
+            self._tasks.begin(namespace, payload["name"], payload["id"])
             call = _tool_call_of(payload)
             if call is not None:
                 self._tool_calls[payload["id"]] = call
@@ -245,12 +293,14 @@ class Translator:
 
     def _tie_interrupt(self, interrupt: Any, task_id: str, namespace: Namespace) -> None:
         found = interrupt if isinstance(interrupt, dict) else {"id": interrupt.id, "value": interrupt.value}
-        known = self.interrupts.get(found["id"])
+        if not namespace:
+            self._pending.add(found["id"])
+        known = self._asked.get(found["id"])
         # The root's task and that of a subgraph both report it; the thread row names the root's.
         if known is None or not known.task_id or not namespace:
             where = known.namespace if known is not None else namespace
             deepest = namespace if len(namespace) > len(where) else where
-            self.interrupts[found["id"]] = Interrupt(found["id"], to_plain(found["value"]), deepest, task_id)
+            self._asked[found["id"]] = Interrupt(found["id"], to_plain(found["value"]), deepest, task_id)
 
     def _start_namespace(self, namespace: Namespace, now_ms: int, agent: str | None = None) -> None:
         """Begin a subgraph with what came of it before its first task, which alone tells the name of an agent."""
@@ -259,6 +309,9 @@ class Translator:
         # A node's second call of a subgraph is numbered below its first one: what called it is above.
         called = next((each for each in reversed(namespace) if not each.isdecimal()), "")
         segment, _, task_id = called.partition(":")
+        if not task_id:
+            callers = self._tasks.callers(namespace)
+            task_id = callers[0] if len(callers) == 1 else ""
         name = agent or segment
         data: dict[str, Any] = {"event": "started", "graph_name": name, "trigger_call_id": task_id}
         if task_id in self._tool_calls:
@@ -269,26 +322,31 @@ class Translator:
         for mode, payload in self._early.pop(namespace, ()):
             self._feed_bounded(namespace, mode, payload, now_ms)
 
-    def _start_early(self, root: Namespace, now_ms: int) -> None:
-        """Begin the subgraphs from `root` down that have had no task and will have none."""
-        for namespace in [known for known in self._early if known[: len(root)] == root]:
+    def _start_early(self, task: str | None, now_ms: int) -> None:
+        """Begin the subgraphs that have had no task and will have none: those that a task called, or all."""
+        for namespace in [known for known in self._early if task is None or task in known]:
             if namespace in self._early:
                 self._start_namespace(namespace, now_ms)
 
-    def _end_namespace(self, namespace: Namespace, result: Any, now_ms: int) -> None:
-        self._start_early(namespace, now_ms)
-        if namespace not in self._namespaces:
+    def _end_subgraphs_of(self, namespace: Namespace, task: str, result: Any, now_ms: int) -> None:
+        """A task is over, and so are the subgraphs that it called: the tasks of functional graphs stand in their path
+        behind the entrypoint that called them, which is not in the namespace that tells the task's result."""
+        self._start_early(task, now_ms)
+        ended = {known for known in self._namespaces if task in known}
+        ended.update(self._tasks.end(namespace, result["name"], result["id"], self._namespaces))
+        if not ended:
             return
         if result.get("error"):
             status, error = "failed", _text_of(result["error"])
         else:
             status, error = ("interrupted" if result.get("interrupts") else "completed"), None
-        self._close_namespaces(namespace, status, error, now_ms)
+        self._close_namespaces(ended, status, error, now_ms)
 
-    def _close_namespaces(self, root: Namespace, status: str, error: str | None, now_ms: int) -> None:
-        """End a subgraph and whatever is open below it, deepest first."""
-        below = [ns for ns in self._namespaces if ns[: len(root)] == root]
+    def _close_namespaces(self, ended: Collection[Namespace], status: str, error: str | None, now_ms: int) -> None:
+        """End subgraphs and whatever is open below them, deepest first."""
+        below = [known for known in self._namespaces if any(known[: len(each)] == each for each in ended)]
         for namespace in sorted(below, key=len, reverse=True):
+            self._end_messages_in(namespace, None, now_ms)
             self._release(namespace, now_ms)
             data: dict[str, Any] = {"event": status, "graph_name": self._namespaces.pop(namespace)}
             if error is not None:
@@ -300,12 +358,13 @@ class Translator:
 
     def finish(self, status: str, error: str | None, now_ms: int) -> None:
         """The run is over: release what is held, close what is open with `status` (and `error`)."""
-        self._note_failed_calls(now_ms)
+        self._end_failed_calls(now_ms)
+        self._end_failed_calls(now_ms)
         self._fail_messages(None, error or f"the run was {status}", now_ms)
-        self._start_early((), now_ms)
+        self._start_early(None, now_ms)
         for namespace in list(self._held):
             self._release(namespace, now_ms)
-        self._close_namespaces((), status, error, now_ms)
+        self._close_namespaces([()], status, error, now_ms)
 
     def say(self, whole: list[bytes]) -> None:
         """Add lines that are whole already."""
@@ -313,22 +372,31 @@ class Translator:
 
     def settle(self, now_ms: int) -> None:
         """Release held states: nothing else is coming for now."""
+        self._end_failed_calls(now_ms)
         for namespace in list(self._held):
             self._release(namespace, now_ms)
 
     def drain(self) -> tuple[list[Draft], list[tuple[int, OpenMessage]], int]:
         """Up to a record's worth of lines, the messages that begin in them, the last root values line (-1: none)."""
+        count = self._fitting()
+        taken, self._drafts = self._drafts[:count], self._drafts[count:]
+        starts = self._opened.take(count)
+        values = [line for line in self._root_values if line < count]
+        self._root_values = [line - count for line in self._root_values if line >= count]
+        self._with_companion = [line - count for line in self._with_companion if line >= count]
+        return taken, starts, values[-1] if values else -1
+
+    def _fitting(self) -> int:
+        """How many lines the next record holds. A checkpoint and its companion values share a record, however large."""
         size = count = 0
         for before, after in self._drafts[:RECORD_LINES_MAX]:
             size += len(before) + len(after or b"")
             if count and size > RECORD_BYTES_MAX:
                 break
             count += 1
-        taken, self._drafts = self._drafts[:count], self._drafts[count:]
-        starts = self._opened.take(count)
-        values = [line for line in self._root_values if line < count]
-        self._root_values = [line - count for line in self._root_values if line >= count]
-        return taken, starts, values[-1] if values else -1
+        if count - 1 not in self._with_companion:
+            return count
+        return count - 1 or 2
 
     def open_state(self) -> OpenState:
         """What is open at the start of the next record."""
