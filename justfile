@@ -73,7 +73,7 @@ sim *args:
 
 # The suites of the services on three nats-servers instead of one
 cluster-tests *args="tests/integration tests/conformance":
-    SLIPSTREAM_TEST_NATS=cluster pytest -n 2 --dist loadfile {{args}}
+    TEST_NATS=cluster pytest -n 2 --dist loadfile {{args}}
 
 # The stock clients behind a load balancer that sends each request to any of two APIs
 balanced-tests *args="tests/conformance":

@@ -61,11 +61,11 @@ def _file_of(task: "asyncio.Task[Any]") -> str:
 
 @pytest.fixture(scope="session")
 def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer | Cluster]:
-    """The session's NATS: one server, or three with `SLIPSTREAM_TEST_NATS=cluster`.
+    """The session's NATS: one server, or three with `TEST_NATS=cluster`.
 
     Tests that kill or stop a server take `own_nats`.
     """
-    kind = Cluster if os.environ.get("SLIPSTREAM_TEST_NATS") == "cluster" else NatsServer
+    kind = Cluster if os.environ.get("TEST_NATS") == "cluster" else NatsServer
     server = kind(tmp_path_factory.mktemp("nats"))
     yield server
     server.stop()

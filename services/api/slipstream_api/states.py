@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from slipstream_api import newest_state
 from slipstream_api.bodies import bounded
 from slipstream_api.context import Context
 from slipstream_api.runs import now_ms
@@ -27,12 +28,6 @@ from slipstream_schemas.limits import (
     SUPERSTEPS_MAX,
 )
 
-START = "__start__"
-"""What LangGraph calls the step in which a graph takes its input."""
-NEXT_FIELDS = ("next", "tasks", "metadata")
-"""What tells whether anything comes next."""
-DECIDED_FIELDS = frozenset({"next", "tasks", "interrupts"})
-"""What a decision changes that is not stored yet."""
 EMPTY_STATE: dict[str, Any] = {
     "values": {}, "next": [], "tasks": [], "metadata": {}, "created_at": None, "checkpoint": None,
     "parent_checkpoint": None, "interrupts": [], "checkpoint_id": None, "parent_checkpoint_id": None,
@@ -58,27 +53,6 @@ class Update(msgspec.Struct, omit_defaults=True):
 class _Page(msgspec.Struct):
     states: list[msgspec.Raw]
     before: str | None = None
-
-
-class _Metadata(msgspec.Struct):
-    run_id: Any = None
-
-
-class _Asked(msgspec.Struct):
-    id: str | None = None
-
-
-class _Task(msgspec.Struct):
-    name: str
-    interrupts: list[_Asked] = []
-
-
-class Newest(msgspec.Struct):
-    """What tells of a state whether anything comes next."""
-
-    next: list[str]
-    tasks: list[_Task]
-    metadata: _Metadata | None = None
 
 
 class _Updated(msgspec.Struct):
@@ -130,56 +104,26 @@ async def get_state(
     graph_id = graph_of(await row_of(context, thread_id))
     if graph_id is None:
         return {name: EMPTY_STATE[name] for name in fields if name in EMPTY_STATE} if fields else EMPTY_STATE
-    is_newest = not where and (not fields or not DECIDED_FIELDS.isdisjoint(fields))
-    asked = [*dict.fromkeys([*fields, *NEXT_FIELDS])] if fields and is_newest else fields
+    is_newest = not where and newest_state.tells_more(fields)
+    asked = newest_state.needed(fields) if is_newest else fields
     question = {"ask": "state", "thread_id": thread_id, "checkpoint": where, "subgraphs": subgraphs, "select": asked}
     found = await _ask(context, graph_id, question, REQUEST_DEADLINE_S)
     if not is_newest:
         return msgspec.Raw(found)
-    newest = msgspec.json.decode(found, type=Newest)
-    is_asking = any(task.interrupts for task in newest.tasks)
+    newest = newest_state.read(found)
+    if newest.next and not newest.asked:
+        return newest_state.shown(found, fields)
     # Read behind the state: a run that began and ended before does not count.
-    thread = None if newest.next and not is_asking else (await context.control.head(context.scope, thread_id)).state
-    upcoming = None if thread is None or newest.next else next_of(thread, newest, now_ms())
-    answered = frozenset[str]() if thread is None else answered_in(thread, newest)
-    if upcoming is None and not answered and asked == fields:
-        return msgspec.Raw(found)
-    state: dict[str, Any] = msgspec.json.decode(found, type=dict[str, msgspec.Raw])
-    if upcoming is not None:
-        state["next"] = upcoming
-    if answered:
-        state["tasks"] = [
-            task | {"interrupts": _without(answered, task["interrupts"])}
-            for task in msgspec.json.decode(state["tasks"], type=list[dict[str, msgspec.Raw]])
-        ]
-    if answered and "interrupts" in state:
-        state["interrupts"] = _without(answered, state["interrupts"])
-    return {name: state[name] for name in state if name not in NEXT_FIELDS or not fields or name in fields}
-
-
-def answered_in(thread: rs.ThreadState, newest: Newest) -> frozenset[str]:
-    """The questions of the newest state that nobody may answer any more: a run that executes or waits does (ADR 41)."""
-    if not rs.is_busy(thread):
-        return frozenset()
-    asked = {each.id for task in newest.tasks for each in task.interrupts if each.id is not None}
-    return frozenset(asked - {each.id for each in thread.interrupts})
-
-
-def _without(answered: frozenset[str], interrupts: msgspec.Raw) -> list[msgspec.Raw]:
-    found = msgspec.json.decode(interrupts, type=list[msgspec.Raw])
-    return [each for each in found if msgspec.json.decode(each, type=_Asked).id not in answered]
-
-
-def next_of(thread: rs.ThreadState, newest: Newest, at_ms: int) -> list[str] | None:
-    """What `next` is to say of the newest state instead of nothing, while a run goes on; None to leave it (ADR 37)."""
-    running, waiting = thread.running, thread.pending
-    wrote_newest = newest.metadata is not None and running is not None and newest.metadata.run_id == running.run_id
-    if wrote_newest and newest.tasks:
-        # All of the superstep's tasks have come to their end, and the next checkpoint is on its way.
-        return [task.name for task in newest.tasks]
-    if (running is not None and not wrote_newest) or (waiting and waiting[0].due_ms <= at_ms):
-        return [START]
-    return None
+    thread = (await context.control.head(context.scope, thread_id)).state
+    if thread is None:
+        return newest_state.shown(found, fields)
+    if not rs.is_busy(thread) and newest.asked - newest_state.open_in(thread):
+        # The state is older than the end of the run that has answered.
+        found = await _ask(context, graph_id, question, REQUEST_DEADLINE_S)
+        newest = newest_state.read(found)
+    return newest_state.shown(
+        found, fields, newest_state.next_of(thread, newest, now_ms()), newest_state.answered_in(thread, newest)
+    )
 
 
 async def history(

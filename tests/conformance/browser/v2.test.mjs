@@ -202,7 +202,7 @@ describe("useStream of @langchain/react", { concurrency: true }, () => {
     const [gate, opened] = [new Gate(t), new Gate(t)];
     opened.open();
     const threadId = await newThread();
-    const [page, other] = [0, 1].map(() => openNewest(t, { assistantId: "halting", threadId, queue: "server" }));
+    const page = openNewest(t, { assistantId: "halting", threadId, queue: "server" });
     await until(() => !page.stream.isThreadLoading, "the thread");
     page.stream.submit(gate.input);
     await until(() => page.isBusy && page.texts("ai")[0] === "All is ", "the first words");
@@ -215,6 +215,5 @@ describe("useStream of @langchain/react", { concurrency: true }, () => {
     gate.open();
     await late.shows(HALTING_ANSWER, HALTING_ANSWER);
     await until(() => page.stream.queued.length === 0 && late.stream.queued.length === 0, "empty queues");
-    assert.deepEqual(other.stream.queued, []);
   });
 });

@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from slipstream_api.states import Newest, next_of
+from slipstream_api.newest_state import Newest, next_of
 from slipstream_schemas import run_state as rs
 
 NOW_MS = 1000
