@@ -89,6 +89,22 @@ async def test_the_state_of_subgraphs(live: Stack) -> None:
     assert state["values"] == inner[0]["values"]
 
 
+async def test_a_factory_builds_the_graph_of_a_state_as_it_built_that_of_the_run(live: Stack) -> None:
+    """Its config is that of the thread's last run, also where that run has made the thread."""
+    sdk = get_client(url=live.url)
+    thread_id = new_thread()
+    config: dict[str, Any] = {"plan": {"tasks": [{"acts": []}]}}
+    given: Any = {"input": {"messages": []}, "config": {"configurable": config}, "if_not_exists": "create"}
+    values: Any = await sdk.runs.wait(thread_id, "planned", **given)
+    assert "done" not in values, "the plan without steps has no such channel"
+    thread: Any = await sdk.threads.get(thread_id)
+    assert thread["config"] == {"configurable": config} and thread["values"] == values
+    state: Any = await sdk.threads.get_state(thread_id)
+    assert state["values"] == values
+    newest: Any = (await sdk.threads.get_history(thread_id))[0]
+    assert newest["values"] == values
+
+
 async def test_a_run_without_a_checkpoint_is_the_start_that_comes_next(live: Stack) -> None:
     """Who opens a page then must not take the thread for one at rest: the React hook goes by `next` alone."""
     sdk, thread_id = await counted(live)

@@ -3,7 +3,7 @@
 `get_state`, `history` and `update_state` serve the v1 routes and the v2 commands alike.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -55,6 +55,17 @@ class _Page(msgspec.Struct):
     before: str | None = None
 
 
+class _Config(msgspec.Struct):
+    configurable: dict[str, Any] = {}
+
+
+class _Graph(NamedTuple):
+    """A thread's graph, and the `configurable` of its last run: a factory may build by it."""
+
+    graph_id: str
+    configurable: dict[str, Any]
+
+
 class _Updated(msgspec.Struct):
     configurable: dict[str, Any]
     control_seq: int
@@ -79,11 +90,19 @@ def _located(checkpoint: Checkpoint | None) -> dict[str, Any]:
     return {key: value for key, value in plain.items() if value}
 
 
-async def _ask(context: Context, graph_id: str, question: dict[str, Any], deadline_s: float) -> bytes:
+async def _graph_of(context: Context, thread_id: str) -> _Graph | None:
+    """The graph of the thread's last run, or the one that its creator named. Raises: NotFound, Unavailable."""
+    row = await row_of(context, thread_id)
+    graph_id = graph_of(row)
+    return None if graph_id is None else _Graph(graph_id, msgspec.json.decode(row.config, type=_Config).configurable)
+
+
+async def _ask(context: Context, graph: _Graph, question: dict[str, Any], deadline_s: float) -> bytes:
     """Raises: Unavailable when no runner has the graph, Rejected when none can, and what the runner raised."""
+    graph_id = graph.graph_id
     if len(graph_id) > GRAPH_ID_CHARS_MAX:
         raise Rejected(f"the thread's graph_id has more than {GRAPH_ID_CHARS_MAX} characters")
-    whole = {"graph_id": graph_id, "tenant": context.scope.tenant, **question}
+    whole = {"graph_id": graph_id, "configurable": graph.configurable, "tenant": context.scope.tenant, **question}
     subject = subjects.graph_rpc(context.settings.region, graph_id)
     try:
         return await rpc.call(context.connection, subject, msgspec.json.encode(whole), deadline_s)
@@ -101,13 +120,13 @@ async def get_state(
     """
     fields = check_select(select)
     where = _located(checkpoint)
-    graph_id = graph_of(await row_of(context, thread_id))
-    if graph_id is None:
+    graph = await _graph_of(context, thread_id)
+    if graph is None:
         return {name: EMPTY_STATE[name] for name in fields if name in EMPTY_STATE} if fields else EMPTY_STATE
     is_newest = not where and newest_state.tells_more(fields)
     asked = newest_state.needed(fields) if is_newest else fields
     question = {"ask": "state", "thread_id": thread_id, "checkpoint": where, "subgraphs": subgraphs, "select": asked}
-    found = await _ask(context, graph_id, question, REQUEST_DEADLINE_S)
+    found = await _ask(context, graph, question, REQUEST_DEADLINE_S)
     if not is_newest:
         return msgspec.Raw(found)
     newest = newest_state.read(found)
@@ -119,7 +138,7 @@ async def get_state(
         return newest_state.shown(found, fields)
     if not rs.is_busy(thread) and newest.asked - newest_state.open_in(thread):
         # The state is older than the end of the run that has answered.
-        found = await _ask(context, graph_id, question, REQUEST_DEADLINE_S)
+        found = await _ask(context, graph, question, REQUEST_DEADLINE_S)
         newest = newest_state.read(found)
     return newest_state.shown(
         found, fields, newest_state.next_of(thread, newest, now_ms()), newest_state.answered_in(thread, newest)
@@ -137,15 +156,15 @@ async def history(
     """
     bounded(limit, 1, HISTORY_LIMIT_MAX, ("body", "limit"))
     fields = check_select(select)
-    graph_id = graph_of(await row_of(context, thread_id))
+    graph = await _graph_of(context, thread_id)
     out: list[msgspec.Raw] = []
     where = at or Checkpoint()
     size = 0
-    while graph_id is not None and len(out) < limit:
+    while graph is not None and len(out) < limit:
         question = {"ask": "history", "thread_id": thread_id, "namespace": where.checkpoint_ns or "",
                     "checkpoint_id": where.checkpoint_id, "before": before, "metadata": metadata or {},
                     "limit": limit - len(out), "select": fields}  # fmt: skip
-        answer = await _ask(context, graph_id, question, STATE_ANSWER_DEADLINE_S)
+        answer = await _ask(context, graph, question, STATE_ANSWER_DEADLINE_S)
         page = msgspec.json.decode(answer, type=_Page)
         out.extend(page.states)
         size += len(answer)
@@ -167,12 +186,12 @@ async def update_state(
     first), Unavailable (the state may have been written).
     """
     check_supersteps(supersteps)
-    graph_id = graph_of(await row_of(context, thread_id))
-    if graph_id is None:
+    graph = await _graph_of(context, thread_id)
+    if graph is None:
         raise Rejected("The thread has no graph: run one on it, or create it with metadata.graph_id.")
     question = {"ask": "update", "thread_id": thread_id, "command_id": new_run_id(), "supersteps": supersteps,
                 "checkpoint": _located(checkpoint)}  # fmt: skip
-    where = await _write(context, graph_id, question)
+    where = await _write(context, graph, question)
     return {"checkpoint": where, "configurable": where, "checkpoint_id": where["checkpoint_id"]}
 
 
@@ -184,11 +203,11 @@ def check_supersteps(supersteps: list[list[Update]]) -> None:
 
 async def check_runner(context: Context, graph_id: str) -> None:
     """Raises: Unavailable when no runner has the graph."""
-    await _ask(context, graph_id, {"ask": "has"}, REQUEST_DEADLINE_S)
+    await _ask(context, _Graph(graph_id, {}), {"ask": "has"}, REQUEST_DEADLINE_S)
 
 
-async def _write(context: Context, graph_id: str, question: dict[str, Any]) -> dict[str, Any]:
-    answer = await _ask(context, graph_id, question, STATE_ANSWER_DEADLINE_S)
+async def _write(context: Context, graph: _Graph, question: dict[str, Any]) -> dict[str, Any]:
+    answer = await _ask(context, graph, question, STATE_ANSWER_DEADLINE_S)
     updated = msgspec.json.decode(answer, type=_Updated)
     context.written = max(context.written, updated.control_seq)
     await context.projected(updated.control_seq, CREATE_PROJECTION_WAIT_S)
@@ -197,11 +216,11 @@ async def _write(context: Context, graph_id: str, question: dict[str, Any]) -> d
 
 async def copy_state(context: Context, source_id: str, thread_id: str) -> None:
     """Give a new thread the checkpoints and the state of another. Raises: NotFound, Conflict, Unavailable."""
-    graph_id = graph_of(await row_of(context, source_id))
-    if graph_id is not None:
+    graph = await _graph_of(context, source_id)
+    if graph is not None:
         question = {"ask": "update", "thread_id": thread_id, "command_id": new_run_id(), "supersteps": [],
                     "source": source_id}  # fmt: skip
-        await _write(context, graph_id, question)
+        await _write(context, graph, question)
 
 
 async def keep_latest(context: Context, thread_id: str) -> bool:
@@ -209,8 +228,8 @@ async def keep_latest(context: Context, thread_id: str) -> bool:
 
     Raises: NotFound, Rejected, Unavailable.
     """
-    graph_id = graph_of(await row_of(context, thread_id))
-    if graph_id is None:
+    graph = await _graph_of(context, thread_id)
+    if graph is None:
         return True
-    answer = await _ask(context, graph_id, {"ask": "prune", "thread_id": thread_id}, STATE_ANSWER_DEADLINE_S)
+    answer = await _ask(context, graph, {"ask": "prune", "thread_id": thread_id}, STATE_ANSWER_DEADLINE_S)
     return msgspec.json.decode(answer, type=bool)

@@ -137,8 +137,11 @@ def reduce(
             return []
 
 
-def _insert_thread(applied: Applied, metadata: dict[str, object], status: str) -> Statement:
-    return (INSERT_THREAD, (*applied.thread, applied.at, dumps(metadata), status, b"{}", b"{}", applied.stream_seq))
+def _insert_thread(
+    applied: Applied, metadata: dict[str, object], status: str, config: dict[str, object] | None = None
+) -> Statement:
+    row = (*applied.thread, applied.at, dumps(metadata), status, dumps(config or {}), b"{}", applied.stream_seq)
+    return (INSERT_THREAD, row)
 
 
 def _thread_status(applied: Applied, status: str) -> Statement:
@@ -157,12 +160,12 @@ def _end_run(
 def _run_created(transition: rs.Transition, applied: Applied) -> list[Statement]:
     created = msgspec.json.decode(transition.payload, type=rs.RunCreated)
     of_run = {"graph_id": created.graph_id, "assistant_id": created.assistant_id}
+    config = {"configurable": created.config.get("configurable", {})}
     out: list[Statement] = []
     if created.thread_metadata is not None:
-        out.append(_insert_thread(applied, {**created.thread_metadata, **of_run}, "busy"))
+        out.append(_insert_thread(applied, {**created.thread_metadata, **of_run}, "busy", config))
     # A run that starts later is listed, ordered and looked after as if it had been created then.
     begins = datetime.fromtimestamp(created.due_ms / 1000, UTC) if created.due_ms else applied.at
-    config = {"configurable": created.config.get("configurable", {})}
     out.append((THREAD_OF_RUN, (*applied.thread, dumps(of_run), dumps(config), transition.state.status, applied.at,
                                 applied.stream_seq)))  # fmt: skip
     out.append(

@@ -16,11 +16,12 @@ from slipstream_schemas.subjects import Scope
 
 
 class StateQuestion(msgspec.Struct, tag_field="ask", tag="state"):
-    """The state of a thread, or of one of its checkpoints."""
+    """The state of a thread, or of one of its checkpoints. `configurable` is that of the thread's last run."""
 
     graph_id: str
     tenant: str
     thread_id: str
+    configurable: dict[str, Any] = {}
     checkpoint: dict[str, Any] = {}
     subgraphs: bool = False
     select: list[str] = []
@@ -36,6 +37,7 @@ class HistoryQuestion(msgspec.Struct, tag_field="ask", tag="history"):
     graph_id: str
     tenant: str
     thread_id: str
+    configurable: dict[str, Any] = {}
     namespace: str = ""
     checkpoint_id: str | None = None
     before: str | None = None
@@ -59,7 +61,7 @@ async def read_state(runtime: Runtime, question: StateQuestion) -> dict[str, Any
     config: Any = {"configurable": configurable}
     async with (
         runtime.stores.for_graph(question.tenant) as store,
-        runtime.graphs.use(question.graph_id, config, saver, store) as graph,
+        runtime.graphs.use(question.graph_id, for_factory(config, question.configurable), saver, store) as graph,
     ):
         with refusals():
             try:
@@ -91,7 +93,7 @@ async def read_history(runtime: Runtime, question: HistoryQuestion) -> HistoryPa
     is_full = False
     async with (
         runtime.stores.for_graph(question.tenant) as store,
-        runtime.graphs.use(question.graph_id, config, saver, store) as graph,
+        runtime.graphs.use(question.graph_id, for_factory(config, question.configurable), saver, store) as graph,
     ):
         with refusals():
             found = graph.aget_state_history(
@@ -109,6 +111,12 @@ async def read_history(runtime: Runtime, question: HistoryQuestion) -> HistoryPa
                     states.append(msgspec.Raw(state))
                     last = shown["checkpoint_id"]
     return HistoryPage(states, last if is_full or len(states) == wanted else None)
+
+
+def for_factory(config: dict[str, Any], of_run: dict[str, Any]) -> dict[str, Any]:
+    """The config with which a factory builds the graph of a question: it gets what the thread's last run gave it."""
+    kept = {key: value for key, value in of_run.items() if not key.startswith("checkpoint")}
+    return {**config, "configurable": {**kept, **config["configurable"]}}
 
 
 @contextlib.contextmanager

@@ -39,7 +39,7 @@ from slipstream_runner.checkpoints import CHECK, FencedSaver, copy_checkpoints, 
 from slipstream_runner.inputs import as_command
 from slipstream_runner.runtime import Runtime, now_ms
 from slipstream_runner.settling import pay_owed
-from slipstream_runner.states import interrupt_of, place
+from slipstream_runner.states import for_factory, interrupt_of, place
 from slipstream_runner.translate import assemble, describe_error, for_log
 from slipstream_runner.translate.drafts import draft, encode_x
 from slipstream_schemas import run_state as rs
@@ -81,6 +81,7 @@ class UpdateQuestion(msgspec.Struct, tag_field="ask", tag="update"):
     thread_id: str
     command_id: str
     supersteps: list[list[Update]]
+    configurable: dict[str, Any] = {}
     checkpoint: dict[str, Any] = {}
     source: str | None = None
 
@@ -188,7 +189,7 @@ async def _apply(
     }
     async with (
         runtime.stores.for_graph(question.tenant) as store,
-        runtime.graphs.use(question.graph_id, config, saver, store) as graph,
+        runtime.graphs.use(question.graph_id, for_factory(config, question.configurable), saver, store) as graph,
     ):
         named: Any = {"configurable": config["configurable"]}
         if question.checkpoint.get("checkpoint_id") and await saver.aget_tuple(named) is None:

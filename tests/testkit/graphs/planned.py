@@ -452,14 +452,7 @@ def build(plan: Plan, *, sync: bool = False) -> Any:
     return graph.compile(**options)
 
 
-PLANS: dict[str, Plan] = {}
-"""By thread: the state of a thread is read without the config of its runs."""
-
-
 def planned(config: Mapping[str, Any]) -> Any:
     """The factory that the runner knows: the plan comes with the run."""
-    configurable = config.get("configurable") or {}
-    thread_id, plan = str(configurable.get("thread_id")), configurable.get("plan")
-    if isinstance(plan, dict):
-        PLANS[thread_id] = plan
-    return build(PLANS.get(thread_id, {"steps": [{"acts": []}]}))
+    plan = (config.get("configurable") or {}).get("plan")
+    return build(plan if isinstance(plan, dict) else {"steps": [{"acts": []}]})
