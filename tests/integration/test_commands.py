@@ -51,8 +51,8 @@ async def test_a_run_that_never_began_has_a_beginning_and_an_end(live: Stack) ->
         first = await client.start(thread_id, "counter", {"steps": 1000, "delay_s": 0.05})
         waiting = await client.start(thread_id, "counter", {"steps": 1})
         await client.http.post(f"/threads/{thread_id}/runs/{waiting}/cancel")
-        # Its end is told amid the output of the run that executes, which is no gap.
-        await client.run_events(thread_id)
+        # Who waits for it is told amid the output of the run that executes, which is no gap.
+        await client.http.get(f"/threads/{thread_id}/runs/{waiting}/join")
         superseded = await client.start(thread_id, "counter", {"steps": 1})
         # The rollback takes the running run along, and the one that waits besides.
         last = await client.start(thread_id, "counter", {"steps": 1, "delay_s": 0}, multitaskStrategy="rollback")
