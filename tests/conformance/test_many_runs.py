@@ -85,6 +85,12 @@ async def test_a_run_that_is_over_is_taken_off_the_list(sdk: LangGraphClient) ->
     endless = await sdk.runs.create(thread, "counter", input=ENDLESS)
     with pytest.raises(ConflictError):
         await sdk.runs.delete(thread, endless["run_id"])
+
+    async def has_counted() -> bool:
+        state: Any = await sdk.threads.get_state(thread)
+        return bool(state["values"].get("count", 0))
+
+    await until(has_counted, what="the run has written a step")
     await sdk.runs.cancel(thread, endless["run_id"], wait=True)
     await sdk.runs.delete(thread, endless["run_id"])
     assert await sdk.runs.list(thread) == []
