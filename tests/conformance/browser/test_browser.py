@@ -15,6 +15,8 @@ from testkit.stack import Stack
 from testkit.wait import until_now
 
 FOLDER = Path(__file__).parent
+HOOKS = [("v2", "@langchain/react"), ("v1", "@langchain/langgraph-sdk"), ("v1", "langgraph-sdk-2.0")]
+"""A file of tests and whose hook it tries. Where no version is asked for, npm installs the old 2.0.0 of the SDK."""
 
 
 @pytest.fixture(scope="session")
@@ -24,11 +26,11 @@ def chromium() -> str:
 
 
 @pytest.mark.promise("useStream", reference="not recorded", aegra="not recorded")
-@pytest.mark.parametrize("name", ["v2", "v1"])
-def test_hooks(client_stack: Stack, name: str) -> None:
+@pytest.mark.parametrize(("name", "package"), HOOKS)
+def test_hooks(client_stack: Stack, name: str, package: str) -> None:
     """The React hooks of both protocols show messages as they grow, tool calls, subgraphs, questions and failures, also
     in a page that is reloaded or opened later."""
-    run_tests(FOLDER, name, SLIPSTREAM_URL=client_stack.url)
+    run_tests(FOLDER, name, SLIPSTREAM_URL=client_stack.url, SDK=package)
 
 
 @pytest.mark.promise("useStream", reference="not recorded", aegra="not recorded")

@@ -1,13 +1,14 @@
 // What the hooks of protocol v2 are made of: `StreamController`, without a framework around it.
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
-import { ANSWER, HELLO, TEST, client, newThread, stream, until, version } from "./kit.mjs";
+import { ANSWER, HELLO, TEST, client, importStream, newThread, until, version } from "./kit.mjs";
 
 const api = client();
+const { StreamController } = await importStream();
 const SECOND = /message 2 of our conversation, and the log keeps every word\.$/;
 
 function open(t, assistantId, threadId, options = {}) {
-  const controller = new stream.StreamController({ assistantId, client: client(), threadId, ...options });
+  const controller = new StreamController({ assistantId, client: client(), threadId, ...options });
   const shown = [];
   controller.rootStore.subscribe(() => shown.push(controller.rootStore.getSnapshot()));
   t.after(() => controller.dispose());
