@@ -1,9 +1,11 @@
 // A page without a browser: happy-dom is its document, React renders into it, Node's own fetch is its network.
 import { createElement as h } from "react";
 import { Window } from "happy-dom";
+import { until } from "../wait.mjs";
 import { View } from "./view.mjs";
 
 export { HELLO } from "./view.mjs";
+export { until };
 
 export const url = process.env.SLIPSTREAM_URL;
 export const ANSWER = "You said: hello. That was message 1 of our conversation, and the log keeps every word.";
@@ -18,17 +20,6 @@ for (const [name, value] of Object.entries({ window, document: window.document, 
 // React looks for the document when it is loaded.
 const { createRoot } = await import("react-dom/client");
 const { flushSync } = await import("react-dom");
-
-/** The first truthy value of `condition`. */
-export async function until(condition, what, ms = 20_000) {
-  const end = Date.now() + ms;
-  for (;;) {
-    const value = await condition();
-    if (value) return value;
-    if (Date.now() > end) throw new Error(`not within ${ms} ms: ${what}`);
-    await new Promise((resolve) => setTimeout(resolve, 5));
-  }
-}
 
 /**
  * A page that shows what a hook returns: its messages, whether it is busy, what it asks, where it failed. `renders` is

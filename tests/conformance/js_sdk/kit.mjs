@@ -3,6 +3,8 @@
 import http from "node:http";
 import { WebSocket } from "ws";
 
+export { until } from "../wait.mjs";
+
 export const url = process.env.SLIPSTREAM_URL;
 const name = process.env.SDK;
 export const version = process.env.SDK_VERSION;
@@ -28,17 +30,6 @@ export async function within(promise, what, ms = 20_000) {
     return await Promise.race([promise, late]);
   } finally {
     clearTimeout(timer);
-  }
-}
-
-/** The first truthy value of `condition`. */
-export async function until(condition, what, ms = 20_000) {
-  const end = Date.now() + ms;
-  for (;;) {
-    const value = await condition();
-    if (value) return value;
-    if (Date.now() > end) throw new Error(`not within ${ms} ms: ${what}`);
-    await new Promise((resolve) => setTimeout(resolve, 10));
   }
 }
 
