@@ -12,7 +12,7 @@ import pytest
 from langgraph_sdk import get_client
 
 from testkit.client import Client, new_thread
-from testkit.lossy import LossyNetwork
+from testkit.proxy import Proxy
 from testkit.sdk import DEADLINE_S
 from testkit.stack import Stack
 from testkit.wait import until
@@ -182,7 +182,7 @@ async def test_what_is_joined_names_the_way_back(live: Stack) -> None:
 @pytest.mark.filterwarnings("ignore:Request failed, attempting reconnect")
 async def test_what_is_joined_outlives_its_connection(live: Stack) -> None:
     thread_id, run_id = await thread_of(live, LONG)
-    async with LossyNetwork(live.url) as network, asyncio.timeout(DEADLINE_S):
+    async with Proxy(live.url) as network, asyncio.timeout(DEADLINE_S):
         sdk = get_client(url=network.url)
         waiting = asyncio.create_task(sdk.runs.join(thread_id, run_id))
         counts: list[int] = []
@@ -190,7 +190,7 @@ async def test_what_is_joined_outlives_its_connection(live: Stack) -> None:
             if part.event == "values":
                 counts.append(part.data.get("count", 0))
                 if len(counts) == 7:
-                    network.cut()
+                    network.reset()
             else:
                 assert part.event == "metadata"
         assert counts == list(range(LONG["steps"] + 1))
@@ -199,14 +199,14 @@ async def test_what_is_joined_outlives_its_connection(live: Stack) -> None:
 
 async def test_a_followed_thread_outlives_its_connection(live: Stack) -> None:
     thread_id, run_id = await thread_of(live, LONG)
-    async with LossyNetwork(live.url) as network, asyncio.timeout(DEADLINE_S):
+    async with Proxy(live.url) as network, asyncio.timeout(DEADLINE_S):
         sdk = get_client(url=network.url)
         counts: list[int] = []
         async for part in await sdk.threads.join_stream(thread_id, last_event_id="-1"):
             if part.event == "values":
                 counts.append(part.data.get("count", 0))
                 if len(counts) == 7:
-                    network.cut()
+                    network.reset()
             elif part.data.get("status") == "run_done":
                 assert part.data["run_id"] == run_id
                 break

@@ -24,7 +24,7 @@ from slipstream_schemas.run_state import (
 )
 from slipstream_schemas.subjects import Scope, control, control_stream
 from slipstream_schemas.thread_life import create_thread, patch_thread
-from testkit.lossy import LossyNetwork
+from testkit.proxy import Proxy
 from testkit.servers import NatsServer
 from testkit.wait import until
 
@@ -38,13 +38,13 @@ async def log(connection: Connection, region: str) -> ControlLog:
 
 
 @pytest.fixture
-async def network(nats_server: NatsServer) -> AsyncIterator[LossyNetwork]:
-    async with LossyNetwork(nats_server.url) as opened:
+async def network(nats_server: NatsServer) -> AsyncIterator[Proxy]:
+    async with Proxy(nats_server.url) as opened:
         yield opened
 
 
 @pytest.fixture
-async def cut_off(network: LossyNetwork, region: str) -> AsyncIterator[ControlLog]:
+async def cut_off(network: Proxy, region: str) -> AsyncIterator[ControlLog]:
     """A control log behind a network that loses answers."""
     opened = await connect(network.url, "cut off")
     await provision(opened, region)
@@ -145,14 +145,14 @@ async def test_threads_may_share_command_ids(log: ControlLog, scope: Scope) -> N
 
 @pytest.mark.parametrize("overtaken", [False, True], ids=["it is the head", "others decided since"])
 async def test_a_command_whose_acknowledgement_was_lost_is_recognised(
-    network: LossyNetwork, cut_off: ControlLog, log: ControlLog, scope: Scope, connection: Connection, overtaken: bool
+    network: Proxy, cut_off: ControlLog, log: ControlLog, scope: Scope, connection: Connection, overtaken: bool
 ) -> None:
     mine = f"run-{secrets.token_hex(4)}"
     stored = asyncio.Event()
 
     def decide_and_lose(state: ThreadState | None) -> Transition:
         if not stored.is_set():
-            network.lose_answers()
+            network.swallow(to_server=False)
         return run_creation(mine, "reject")(state)
 
     task = asyncio.create_task(cut_off.decide(scope, THREAD, decide_and_lose))
@@ -166,24 +166,24 @@ async def test_a_command_whose_acknowledgement_was_lost_is_recognised(
     if overtaken:
         await log.decide(scope, THREAD, patch("other"))
     stored.set()
-    network.cut()
+    await network.heal()
     transition, found = await task
     assert (transition.command_id, found) == (mine, seq)
     assert await chain(connection, scope) == ([mine, "other"] if overtaken else [mine])
 
 
 async def test_an_append_whose_acknowledgement_was_lost_is_told_from_a_race(
-    network: LossyNetwork, cut_off: ControlLog, log: ControlLog, scope: Scope
+    network: Proxy, cut_off: ControlLog, log: ControlLog, scope: Scope
 ) -> None:
     transition = thread_creation("mine")(None)
-    network.lose_answers()
+    network.swallow(to_server=False)
     task = asyncio.create_task(cut_off.append_once(scope, THREAD, transition, 0))
 
     async def seq() -> int:
         return (await log.head(scope, THREAD)).stream_seq
 
     found = await until(seq)
-    network.cut()
+    await network.heal()
     assert await task == found
     with pytest.raises(WrongSequence):
         await cut_off.append_once(scope, THREAD, thread_creation("other")(None), 0)

@@ -17,7 +17,7 @@ from slipstream_schemas.errors import Corrupt, Fenced, TooLarge, Unavailable
 from slipstream_schemas.limits import MESSAGE_BYTES_MAX
 from slipstream_schemas.record import NOTHING_OPEN, OpenMessage, OpenState, Record, RecordHeader
 from slipstream_schemas.subjects import Scope, lease, thread_log, threads_stream
-from testkit.lossy import LossyNetwork
+from testkit.proxy import Proxy
 from testkit.servers import NatsServer
 from testkit.wait import until
 
@@ -211,10 +211,10 @@ async def test_a_restart_in_the_middle_loses_doubles_and_disorders_nothing(
 
 
 async def _append_with_lost_answer(
-    network: LossyNetwork, writing: Writing, watching: Writing, appending: ThreadLogWriter
+    network: Proxy, writing: Writing, watching: Writing, appending: ThreadLogWriter
 ) -> tuple[asyncio.Task[int], int]:
     """Begin an append whose acknowledgement is lost; returns when it is stored, with its seq."""
-    network.lose_answers()
+    network.swallow(to_server=False)
     task = asyncio.create_task(appending.append(header(1), b"in doubt"))
 
     async def stored() -> bool:
@@ -228,12 +228,12 @@ async def _append_with_lost_answer(
 async def test_a_lost_acknowledgement_stores_the_record_once(
     processes: Processes, nats_server: NatsServer, writing: Writing
 ) -> None:
-    async with LossyNetwork(nats_server.url) as network:
+    async with Proxy(nats_server.url) as network:
         cut_off = await processes.open(network.url)
         writer = await cut_off.take()
         await writer.append(header(0), b"before")
         task, seq = await _append_with_lost_answer(network, cut_off, writing, writer)
-        network.cut()
+        await network.heal()
         assert await task == seq
         await writer.append(header(2), b"behind")
         assert [record.body for record in await writing.records()] == [b"before", b"in doubt", b"behind"]
@@ -242,14 +242,14 @@ async def test_a_lost_acknowledgement_stores_the_record_once(
 async def test_a_retry_past_the_dedupe_window_finds_its_own_record(
     processes: Processes, nats_server: NatsServer, writing: Writing, scope: Scope
 ) -> None:
-    async with LossyNetwork(nats_server.url) as network:
+    async with Proxy(nats_server.url) as network:
         cut_off = await processes.open(network.url, look_first_s=0.0)
         await _shorten_dedupe(writing, scope)
         writer = await cut_off.take()
         await writer.append(header(0), b"before")
         task, seq = await _append_with_lost_answer(network, cut_off, writing, writer)
         await _dedupe_forgets(writing, scope)
-        network.cut()
+        await network.heal()
         assert await task == seq
         assert [record.body for record in await writing.records()] == [b"before", b"in doubt"]
 

@@ -68,6 +68,30 @@ async def test_a_runner_that_was_taken_over_with_a_full_queue_says_nothing_more(
     assert attempts == sorted(attempts), "a runner that was taken over has spoken"
 
 
+async def test_a_cancel_that_comes_before_the_answer_to_a_start_is_not_overlooked(stack: Stack) -> None:
+    """The log has the start of the run, its answer is lost: the runner asks again, and hears of the cancel before."""
+    thread_id = new_thread()
+    async with Proxy(stack.nats_url) as proxy, asyncio.timeout(DEADLINE_S):
+        runner = stack.spawn_runner(nats_url=proxy.url)
+        await asyncio.to_thread(lambda: stack.start(runners=0))
+        await runner.ready()
+        async with Client(stack.url) as client:
+            proxy.lose_answer_to = b"run_started"
+            run_id = await client.start(thread_id, "counter", {"steps": 10_000, "delay_s": 0.01})
+            path = f"/threads/{thread_id}/runs/{run_id}"
+
+            async def has_begun() -> bool:
+                return bool((await client.http.get(path)).json()["status"] == "running")
+
+            await until(has_begun)
+            cancel = await client.http.post(f"{path}/cancel")
+            assert cancel.status_code == 202, cancel.text
+            ends = [frame for frame in await client.run_events(thread_id) if frame.ends_root]
+            assert [frame.body["params"]["data"]["event"] for frame in ends] == ["interrupted"]
+            state = (await client.http.get(f"/threads/{thread_id}/state")).json()
+            assert state["values"].get("count", 0) < 10_000
+
+
 async def test_a_cancel_that_is_accepted_when_the_graph_has_ended_is_not_overlooked(stack: Stack) -> None:
     stack.settings["slipstream_crashpoint"] = "stop:executed"
     await asyncio.to_thread(lambda: stack.start(runners=2))

@@ -1,6 +1,7 @@
 """Auth over all routes: what one user has, nobody else sees, changes or learns of, by whichever route."""
 
 import asyncio
+import functools
 import itertools
 import re
 from collections.abc import AsyncIterator, Iterator
@@ -18,6 +19,7 @@ from testkit.guarded import COMMANDS, SAMPLES, SECRET, Things, headers, place, r
 from testkit.servers import NatsServer, fresh_database
 from testkit.sockets import Socket
 from testkit.stack import REPOSITORY, Stack
+from testkit.wait import until
 from testkit.witness import api_of, witnessed
 
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -167,6 +169,31 @@ async def test_ids_of_another_tenant_are_free(guarded_stack: Stack, things: Thin
             answer = await carol.post(path, json=body)
             assert answer.status_code == 200 and SECRET not in answer.text
             (await carol.delete(f"{path}/{next(reversed(body.values()))}")).raise_for_status()
+
+
+@pytest.mark.usefixtures("unharmed")
+async def test_a_thread_of_the_same_id_in_another_tenant_hears_nothing(guarded_stack: Stack) -> None:
+    """One runner executes both: who joins a run that was cancelled while it waited is told, by its own thread."""
+    path = f"/threads/{new_thread()}/runs"
+    body = {"assistant_id": "counter", "input": {"steps": 1000, "delay_s": 0.05}, "if_not_exists": "create"}
+    async with client(guarded_stack, "alice") as alice, client(guarded_stack, "carol") as carol:
+        firsts: list[tuple[httpx.AsyncClient, str]] = []
+        for http in (alice, carol):
+            run_id = (await http.post(path, json=body)).json()["run_id"]
+            firsts.append((http, f"{path}/{run_id}"))
+            await until(functools.partial(is_running, *firsts[-1]), what="the run executes")
+        waiting = (await alice.post(path, json=body)).json()["run_id"]
+        (await alice.post(f"{path}/{waiting}/cancel")).raise_for_status()
+        assert (await alice.get(f"{path}/{waiting}/join")).json() == {}
+        for http, first in firsts:
+            assert await is_running(http, first)
+            (await http.post(f"{first}/cancel", params={"wait": "true"})).raise_for_status()
+            (await http.delete(path.removesuffix("/runs"))).raise_for_status()
+
+
+async def is_running(http: httpx.AsyncClient, run: str) -> bool:
+    """Whether a runner has the run at that path."""
+    return bool((await http.get(run)).json()["status"] == "running")
 
 
 @pytest.mark.parametrize("method", COMMANDS)

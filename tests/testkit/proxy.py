@@ -4,7 +4,8 @@ It knows five evils. `latency_s` and `bytes_per_s` slow what passes. `cut()` clo
 `reset()` ends every link with an RST. `swallow()` makes links half-open: bytes vanish in one or both directions, and
 nobody is told; new links fare the same, unless only the links that exist are to be lost (`new_too=False`, a peer that
 was replaced by another). `stall()` takes nothing from either side, as where packets are dropped. `heal()` lets bytes
-pass again; a link that lost some never carries any again and is reset.
+pass again; a link that lost some never carries any again and is reset. `lose_answer_to` takes one answer of a NATS
+server out of what passes, as when the leader of a stream dies behind an append.
 
 One for each pair of a service and a server, so that one process can be cut off alone:
 
@@ -61,6 +62,9 @@ class Proxy:
         self.latency_s = 0.0
         self.bytes_per_s = 0
         """Each link's rate in each direction, 0 for any."""
+        self.lose_answer_to = b""
+        """Words of a NATS publish; the answer to the next one that has them does not pass."""
+        self._lost_reply = b""
         self.links_made = 0
 
     @property
@@ -160,6 +164,7 @@ class Proxy:
             while chunk := await reader.read(CHUNK_BYTES):
                 if link.stalls:
                     break
+                chunk = self._without_answer(chunk, to_server=to_server)
                 if link.loses_to_server if to_server else link.loses_to_client:
                     continue
                 pause_s = self.latency_s + (len(chunk) / self.bytes_per_s if self.bytes_per_s else 0)
@@ -170,3 +175,14 @@ class Proxy:
         if link.loses_to_server or link.loses_to_client:
             # The other side is told nothing, the end of the connection included.
             await asyncio.Event().wait()
+
+    def _without_answer(self, chunk: bytes, *, to_server: bool) -> bytes:
+        if to_server and self.lose_answer_to and (words := chunk.find(self.lose_answer_to)) >= 0:
+            _, _, reply, _ = chunk[chunk.rindex(b"HPUB ", 0, words) :].split(b" ", 3)
+            self.lose_answer_to, self._lost_reply = b"", b"MSG %b " % reply
+        elif not to_server and self._lost_reply and (begin := chunk.find(self._lost_reply)) >= 0:
+            head_end = chunk.index(b"\r\n", begin) + 2
+            size = int(chunk[begin:head_end].split()[-1])
+            self._lost_reply = b""
+            return chunk[:begin] + chunk[head_end + size + 2 :]
+        return chunk

@@ -40,13 +40,13 @@ class Outcome(msgspec.Struct):
     error: dict[str, str] | None = None
 
 
-async def execute(runtime: Runtime, attempt: Attempt, flushers: dict[str, Flusher]) -> tuple[Outcome, Translator]:
+async def execute(runtime: Runtime, attempt: Attempt, flushers: set[Flusher]) -> tuple[Outcome, Translator]:
     """Run the graph to its end. Every line is in the log when this returns, unless the outcome is `lost`."""
     llm_runs = LlmRuns()
     payload_bytes_max = min(MESSAGE_BYTES_MAX, runtime.connection.payload_bytes_max)
     translator = Translator(attempt.number, llm_runs, payload_bytes_max - RECORD_FRAME_BYTES)
     flusher = Flusher(runtime, attempt, translator, await opening_lines(runtime, attempt))
-    flushers[attempt.thread_id] = flusher
+    flushers.add(flusher)
     flushing = asyncio.create_task(flusher.run())
     # A log that refuses us ends the graph at once.
     flushing.add_done_callback(lambda task: _flush_failed(task, attempt))
@@ -60,7 +60,7 @@ async def execute(runtime: Runtime, attempt: Attempt, flushers: dict[str, Flushe
         flusher.close()
         return await _flushed(flushing, attempt, outcome), translator
     finally:
-        flushers.pop(attempt.thread_id, None)
+        flushers.remove(flusher)
         if not flushing.done():
             flushing.cancel()
             with contextlib.suppress(asyncio.CancelledError, Exception):

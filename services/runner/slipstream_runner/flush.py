@@ -12,7 +12,6 @@ from slipstream_runner.translate import Draft, Translator, assemble
 from slipstream_schemas.errors import Fenced
 from slipstream_schemas.limits import RECORD_LINES_MAX, RUN_QUEUE_LINES_MAX
 from slipstream_schemas.record import OpenMessage, OpenState, RecordHeader
-from slipstream_schemas.run_state import OwedTerminal
 from slipstream_schemas.seq import pack
 
 TURNS = 4
@@ -27,8 +26,6 @@ class Flusher:
     def __init__(self, runtime: Runtime, attempt: Attempt, translator: Translator, opening: list[Draft]) -> None:
         self._runtime, self._attempt, self._translator = runtime, attempt, translator
         self._opening = opening
-        self._owed: list[OwedTerminal] = []
-        self._wake = asyncio.Event()
         self._room = asyncio.Event()
         self._closed = False
         self._failed = False
@@ -43,7 +40,7 @@ class Flusher:
 
     def notify(self) -> None:
         """There are new lines."""
-        self._wake.set()
+        self._attempt.wake.set()
 
     async def room(self) -> None:
         """Wait until the queue has room."""
@@ -66,27 +63,23 @@ class Flusher:
             self._moved.clear()
             await self._moved.wait()
 
-    def owe(self, owed: OwedTerminal) -> None:
-        """Tell in passing that another run of the thread has ended, which this one's holder pays for behind its end."""
-        self._owed.append(owed)
-        self._wake.set()
-
     def close(self) -> None:
         """No more lines will come."""
         self._closed = True
-        self._wake.set()
+        self._attempt.wake.set()
 
     async def run(self) -> None:
         """Publish until closed and empty."""
-        self._wake.set()
+        wake = self._attempt.wake
+        wake.set()
         try:
             while True:
-                await self._wake.wait()
-                self._wake.clear()
+                await wake.wait()
+                wake.clear()
                 # What a graph says in one step of the loop shall be one record.
                 await asyncio.sleep(0)
                 await self._flush_all()
-                if self._closed and not len(self._translator) and not self._owed:
+                if self._closed and not len(self._translator) and not self._attempt.to_tell:
                     return
         except BaseException:
             self._failed = True
@@ -97,10 +90,11 @@ class Flusher:
 
     async def _flush_all(self) -> None:
         self._translator.settle(now_ms())
-        while len(self._translator) or self._opening or self._owed:
+        to_tell = self._attempt.to_tell
+        while len(self._translator) or self._opening or to_tell:
             opened = self._translator.open_state()
-            if self._owed and not self._opening:
-                await publish_ahead(self._attempt.writer, self._owed.pop(0), opened)
+            if to_tell and not self._opening:
+                await publish_ahead(self._attempt.writer, to_tell.pop(0), opened)
                 continue
             lead, self._opening = self._opening[:RECORD_LINES_MAX], self._opening[RECORD_LINES_MAX:]
             drafts, starts, values = ([], [], -1) if lead else self._translator.drain()

@@ -83,7 +83,7 @@ async def run(settings: ServiceSettings, graphs: Graphs, store: StoreSettings) -
     await serve_store(runtime.connection, settings.region, runtime.stores)
     watching = asyncio.Event()
     background = [
-        asyncio.create_task(watch(runtime.connection, settings.region, worker.held, worker.flushers, watching)),
+        asyncio.create_task(watch(runtime.connection, settings.region, worker.held, runtime.beginning, watching)),
         asyncio.create_task(sweep(runtime, worker.held)),
         asyncio.create_task(runtime.stores.sweep()),
         asyncio.create_task(_tick(pulse)),

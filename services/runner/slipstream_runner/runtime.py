@@ -16,7 +16,7 @@ from slipstream_runner.graphs import Graphs
 from slipstream_runner.metrics import RunnerMetrics
 from slipstream_runner.store import Stores
 from slipstream_schemas.crashpoint import Crashpoint
-from slipstream_schemas.run_state import CancelAction, RunCreated, ThreadState
+from slipstream_schemas.run_state import CancelAction, OwedTerminal, RunCreated, ThreadState
 from slipstream_schemas.settings import ServiceSettings
 from slipstream_schemas.subjects import Scope
 from slipstream_telemetry.tracing import Tracing
@@ -25,8 +25,8 @@ from slipstream_telemetry.tracing import Tracing
 class Runtime(msgspec.Struct, frozen=True):
     """The connections and tables of a runner process. `holder` is its name in leases.
 
-    `beginning` are the fences of attempts that are being told to the control log: whoever reads there of one of them
-    finds a holder that lives.
+    `beginning` are, by fence, the attempts that are being told to the control log: whoever reads there of one of them
+    finds a holder that lives, and what is asked of it before the log's answer has come is not lost.
     """
 
     settings: ServiceSettings
@@ -43,7 +43,7 @@ class Runtime(msgspec.Struct, frozen=True):
     stores: Stores
     metrics: RunnerMetrics
     tracing: Tracing
-    beginning: set[int] = msgspec.field(default_factory=lambda: set[int]())
+    beginning: dict[int, "Attempt"] = msgspec.field(default_factory=lambda: dict[int, Attempt]())
 
 
 class Attempt(msgspec.Struct):
@@ -59,6 +59,8 @@ class Attempt(msgspec.Struct):
     number: int
     fence: int
     state: ThreadState
+    control_seq: int
+    """The thread's head behind which the attempt began: nothing up to there concerns it."""
     item: WorkItem
     writer: ThreadLogWriter
     checkpoint_id: str | None = None
@@ -66,9 +68,17 @@ class Attempt(msgspec.Struct):
     stop: str | None = None
     task: asyncio.Task[None] | None = None
     told: set[str] = msgspec.field(default_factory=lambda: set[str]())
-    """Other runs of the thread whose end was told in passing."""
+    """Other runs of the thread whose end is told in passing; it lies in `to_tell` until then."""
+    to_tell: list[OwedTerminal] = msgspec.field(default_factory=lambda: list[OwedTerminal]())
+    wake: asyncio.Event = msgspec.field(default_factory=asyncio.Event)
+    """There is something to publish."""
     ordinal: int = 0
     traceparent: str = ""
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Its tenant and thread, which execute one run at a time."""
+        return self.scope.tenant, self.thread_id
 
     def cancel(self, reason: str | CancelAction) -> None:
         """Stop the graph; the first reason counts, except that a fence overrides."""
@@ -76,6 +86,13 @@ class Attempt(msgspec.Struct):
             self.stop = reason
         if self.task is not None:
             self.task.cancel()
+
+    def tell(self, owed: OwedTerminal) -> None:
+        """Tell in passing that another run of the thread has ended, which this one pays for behind its own end."""
+        if owed.run_id not in self.told:
+            self.told.add(owed.run_id)
+            self.to_tell.append(owed)
+            self.wake.set()
 
 
 def now_ms() -> int:

@@ -133,20 +133,22 @@ async def _start(runtime: Runtime, item: WorkItem, head: Head, state: rs.ThreadS
             await remember(runtime.checkpoints, item.scope, item.thread_id, item.run_id, begins_at, fence)
     started = rs.RunStarted(item.run_id, number, runtime.holder, fence, checkpoint_id, null_writes)
     transition = rs.start_run(state, f"{item.run_id}:{number}:{fence}:started", now_ms(), started)
-    runtime.beginning.add(fence)
+    attempt = Attempt(
+        item.scope, item.thread_id, created, number, fence, transition.state, head.stream_seq, item, writer,
+        checkpoint_id, null_writes, traceparent=created.traceparent,
+    )  # fmt: skip
+    # From here on: a cancel may be accepted, and seen by the watch, before the log's answer to this has come.
+    runtime.beginning[fence] = attempt
     try:
         await runtime.control.append_once(item.scope, item.thread_id, transition, head.stream_seq)
     except BaseException:
         # A cancel, too: whoever asks must not be told of a holder that has given up.
-        runtime.beginning.discard(fence)
+        del runtime.beginning[fence]
         raise
     runtime.crash.reach("started")
     if number == 1:
         runtime.metrics.queue_wait.observe(max(0, transition.at_ms - accepted.at_ms) / 1000)
-    return Attempt(
-        item.scope, item.thread_id, created, number, fence, transition.state, item, writer, checkpoint_id, null_writes,
-        traceparent=created.traceparent,
-    )  # fmt: skip
+    return attempt
 
 
 async def _left_open(runtime: Runtime, item: WorkItem, state: rs.ThreadState) -> OpenState:

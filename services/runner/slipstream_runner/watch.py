@@ -2,13 +2,13 @@
 
 import asyncio
 import logging
+from collections.abc import Mapping
 
 import msgspec
 
 from slipstream_nats.connection import Connection
 from slipstream_nats.inbox import Message
 from slipstream_nats.pull import open_pull
-from slipstream_runner.flush import Flusher
 from slipstream_runner.runtime import Attempt
 from slipstream_schemas import subjects
 from slipstream_schemas.run_state import ThreadState, decode_transition
@@ -21,13 +21,14 @@ POLL_S = 0.01
 async def watch(
     connection: Connection,
     region: str,
-    held: dict[tuple[str, str], Attempt],
-    flushers: dict[str, Flusher],
+    held: Mapping[tuple[str, str], Attempt],
+    beginning: Mapping[int, Attempt],
     ready: asyncio.Event,
 ) -> None:
     """Follow the region's control log from now on, for ever. `held` is keyed by tenant and thread.
 
-    `ready` is set once nothing can be missed: no run may be taken before.
+    `beginning` are attempts whose start may be in the log already while its answer is under way. `ready` is set once
+    nothing can be missed: no run may be taken before.
     """
     stream, subject = subjects.control_stream(region), subjects.family("control", region)
     async with open_pull(connection, stream, subject, "new") as pull:
@@ -37,21 +38,25 @@ async def watch(
         async for batch in pull:
             for message in batch:
                 where = subjects.parse(message.subject)
-                attempt = held.get((where.scope.tenant, where.thread_id))
-                if attempt is not None:
-                    _concerns(attempt, flushers.get(where.thread_id), message)
+                key = (where.scope.tenant, where.thread_id)
+                attempts = [each for each in beginning.values() if each.key == key]
+                if key in held:
+                    attempts.append(held[key])
+                for attempt in attempts:
+                    if message.stream_seq > attempt.control_seq:
+                        _concerns(attempt, message)
 
 
-def _concerns(attempt: Attempt, flusher: Flusher | None, message: Message) -> None:
+def _concerns(attempt: Attempt, message: Message) -> None:
     try:
         state = decode_transition(message.body).state
     except msgspec.MsgspecError:
         log.exception("record %d of %s is unreadable", message.stream_seq, message.subject)
         return
-    apply_state(attempt, state, flusher)
+    apply_state(attempt, state)
 
 
-def apply_state(attempt: Attempt, state: ThreadState, flusher: Flusher | None) -> None:
+def apply_state(attempt: Attempt, state: ThreadState) -> None:
     """Do what a new state of the thread asks of its holder."""
     if state.deleted:
         attempt.cancel("deleted")
@@ -64,6 +69,4 @@ def apply_state(attempt: Attempt, state: ThreadState, flusher: Flusher | None) -
     elif running.cancel is not None and attempt.stop is None:
         attempt.cancel(running.cancel)
     for owed in state.owed:
-        if flusher is not None and owed.run_id not in attempt.told:
-            attempt.told.add(owed.run_id)
-            flusher.owe(owed)
+        attempt.tell(owed)

@@ -36,7 +36,7 @@ class Worker:
         self._runtime, self._pulse = runtime, pulse
         self._tasks: set[asyncio.Task[None]] = set()
         self.held: dict[tuple[str, str], Attempt] = {}
-        self.flushers: dict[str, Flusher] = {}
+        self.flushers: set[Flusher] = set()
         self._stopping = False
         self._puller: WorkPuller | None = None
 
@@ -88,17 +88,16 @@ class Worker:
 
     def waiting_lines(self) -> int:
         """Lines that wait for the log, of all runs. May be called from any thread."""
-        return sum(flusher.waiting_lines for flusher in list(self.flushers.values()))
+        return sum(flusher.waiting_lines for flusher in list(self.flushers))
 
     async def _give_back(self, item: WorkItem) -> None:
         with contextlib.suppress(SlipstreamError):
             await item.nak(RETRY_DELAY_S)
 
     async def _execute(self, attempt: Attempt) -> None:
-        key = (attempt.scope.tenant, attempt.thread_id)
-        self.held[key] = attempt
+        self.held[attempt.key] = attempt
         self._pulse.hold(attempt)
-        self._runtime.beginning.discard(attempt.fence)
+        del self._runtime.beginning[attempt.fence]
         begun, kind = time.monotonic(), "lost"
         span = self._begin_span(attempt)
         try:
@@ -120,8 +119,8 @@ class Worker:
         finally:
             self._over(attempt, span, kind, time.monotonic() - begun)
             self._pulse.drop(attempt)
-            if self.held.get(key) is attempt:
-                del self.held[key]
+            if self.held.get(attempt.key) is attempt:
+                del self.held[attempt.key]
 
     def _begin_span(self, attempt: Attempt) -> Span:
         run = attempt.run

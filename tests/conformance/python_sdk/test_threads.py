@@ -8,7 +8,7 @@ from langgraph_sdk import get_client
 from langgraph_sdk.client import LangGraphClient
 
 from testkit.client import new_thread
-from testkit.lossy import LossyNetwork
+from testkit.proxy import Proxy
 from testkit.sdk import DEADLINE_S, HELLO, all_of, command, texts_of
 from testkit.wait import until
 
@@ -187,7 +187,7 @@ async def test_a_broken_connection_costs_nothing(url: str, transport: Transport)
     steps = 40
     async with (
         asyncio.timeout(DEADLINE_S),
-        LossyNetwork(url) as network,
+        Proxy(url) as network,
         get_client(url=network.url) as sdk,
         sdk.threads.stream(assistant_id="counter", transport=transport) as thread,
     ):
@@ -196,7 +196,7 @@ async def test_a_broken_connection_costs_nothing(url: str, transport: Transport)
         async for note in thread.extensions["progress"]:
             counts.append(note["payload"]["count"])
             if counts[-1] in (10, 25):
-                network.cut()
+                network.reset()
         output: Any = await thread.output
     assert counts == list(range(1, steps + 1))
     assert output["count"] == steps
