@@ -129,7 +129,7 @@ async def test_something_comes_next_until_a_run_has_stored_its_last_state(live: 
     sdk = get_client(url=live.url)
     thread_id = str((await sdk.threads.create())["thread_id"])
     steps = 150
-    counting: dict[str, Any] = {"steps": steps, "delay_s": 0.0}
+    counting: dict[str, Any] = {"steps": steps, "delay_s": 0.002}
     await sdk.runs.create(thread_id, "counter", input=counting, config={"recursion_limit": steps + 10})
     seen: set[int] = set()
     while steps not in seen:
@@ -137,7 +137,7 @@ async def test_something_comes_next_until_a_run_has_stored_its_last_state(live: 
         count = state["values"].get("count", 0)
         assert state["next"] or (count == steps and not state["tasks"])
         seen.add(count)
-    assert len(seen) > 3, "it was looked at on the way"
+    assert len(seen) > 1, "it was looked at on the way"
 
 
 async def test_threads_without_runs_and_unknown_ones(live: Stack) -> None:

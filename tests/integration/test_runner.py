@@ -330,6 +330,21 @@ async def test_timeout_and_stall(rig: Rig) -> None:
     assert await runner.ended() == 75
 
 
+async def test_a_run_that_blocks_is_ended_beside_one_that_is_over(rig: Rig) -> None:
+    """Its holder has not noticed, as between the end of a run and what is left to do for it."""
+    runner = await rig.runner(slipstream_stall_limit_s="2")
+    over = await rig.start("hangs", "over")
+
+    async def has_begun() -> bool:
+        return (await rig.state("over")).running is not None
+
+    await until(has_begun, what="the first run executes")
+    ended, owed = rs.RunEnded(over, 1, "success", "idle"), _owe(rs.PendingRun(over, 1, "hangs"))
+    await rig.control.decide(rig.scope, "over", lambda state: rs.end_run(state, f"{over}:ended", 1, ended, owed))
+    assert (await rig.ended(await rig.start("blocks"))).status == "timeout"
+    assert await runner.ended() == 75
+
+
 async def test_drain_hands_runs_back(rig: Rig) -> None:
     first = await rig.runner(slipstream_drain_grace_s="0.5")
     run_id = await rig.start("lasting")

@@ -11,7 +11,7 @@ from slipstream_nats.owed import publish_owed
 from slipstream_runner.checkpoints import FencedSaver
 from slipstream_runner.execute import Outcome
 from slipstream_runner.runtime import Attempt, Runtime, now_ms
-from slipstream_runner.settling import put_next
+from slipstream_runner.settling import hand_back, put_next
 from slipstream_runner.translate import Translator
 from slipstream_runner.undoing import forget_run, forget_step
 from slipstream_schemas import run_state as rs
@@ -175,11 +175,6 @@ async def _roll_back(runtime: Runtime, attempt: Attempt) -> tuple[rs.ThreadState
 
 async def release(runtime: Runtime, attempt: Attempt, delay_s: float = 0) -> None:
     """Hand the run back, so that another attempt goes on with it after `delay_s`. Raises: Unavailable."""
-    run = attempt.run
-    released, command_id = rs.RunReleased(run.run_id, attempt.number), f"{run.run_id}:{attempt.number}:released"
-    await runtime.control.decide(
-        attempt.scope, attempt.thread_id, lambda state: rs.release_run(state, command_id, now_ms(), released),
-        outage_s=PUBLISH_OUTAGE_S,
-    )  # fmt: skip
+    await hand_back(runtime.control, attempt, outage_s=PUBLISH_OUTAGE_S)
     await attempt.item.nak(delay_s)
-    log.info("run %s attempt %d is handed back", run.run_id, attempt.number)
+    log.info("run %s attempt %d is handed back", attempt.run.run_id, attempt.number)

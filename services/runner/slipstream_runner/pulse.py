@@ -24,6 +24,7 @@ from slipstream_nats.publisher import open_publisher
 from slipstream_nats.threadlog import ThreadLog
 from slipstream_nats.workqueue import WorkQueue, heartbeat
 from slipstream_runner.runtime import Attempt, now_ms
+from slipstream_runner.settling import hand_back
 from slipstream_schemas import run_state as rs
 from slipstream_schemas import subjects
 from slipstream_schemas.errors import SlipstreamError, Unavailable
@@ -154,7 +155,7 @@ class Pulse:
             async with asyncio.timeout(STALL_DEADLINE_S):
                 await self._end_all(culprit)
         except (TimeoutError, SlipstreamError) as error:
-            log.error("not everything could be handed back: %s", error)
+            log.error("not everything could be handed back: %s", str(error) or f"it took over {STALL_DEADLINE_S:.0f} s")
         os._exit(STALLED_EXIT)
 
     async def _end_all(self, culprit: str) -> None:
@@ -164,20 +165,16 @@ class Pulse:
         threads = ThreadLog(connection, publisher, self._settings.region)
         work = WorkQueue(publisher, self._settings.region)
         for attempt in list(self._held.values()):
-            if attempt.run.run_id == culprit:
-                await self._time_out(control, threads, work, attempt)
-                await connection.publish(attempt.item.ack_subject, b"+ACK")
-            else:
-                released = rs.RunReleased(attempt.run.run_id, attempt.number)
-                command_id = f"{attempt.run.run_id}:{attempt.number}:released"
-
-                def give(
-                    state: rs.ThreadState | None, r: rs.RunReleased = released, c: str = command_id
-                ) -> rs.Transition:
-                    return rs.release_run(state, c, now_ms(), r)
-
-                await control.decide(attempt.scope, attempt.thread_id, give)
-                await connection.publish(attempt.item.ack_subject, b"-NAK")
+            try:
+                if attempt.run.run_id == culprit:
+                    await self._time_out(control, threads, work, attempt)
+                    await connection.publish(attempt.item.ack_subject, b"+ACK")
+                else:
+                    await hand_back(control, attempt)
+                    await connection.publish(attempt.item.ack_subject, b"-NAK")
+            except SlipstreamError as error:
+                # One whose end is in the log already is nobody's any more; the others are still to be ended.
+                log.warning("run %s is left as it is: %s", attempt.run.run_id, error.message)
         await connection.flush()
 
     async def _time_out(self, control: ControlLog, threads: ThreadLog, work: WorkQueue, attempt: Attempt) -> None:

@@ -1,10 +1,13 @@
-"""Paying what an ended run may still owe: its terminal record in the thread log, and its successor's work item."""
+"""Paying what an ended run may still owe, its terminal record in the thread log and its successor's work item; and
+handing back a run that is not over.
+"""
 
 from collections.abc import Sequence
 
 from slipstream_nats import owed as debts
+from slipstream_nats.controllog import DECIDE_DEADLINE_S, ControlLog
 from slipstream_nats.threadlog import ThreadLogWriter
-from slipstream_runner.runtime import Runtime, now_ms
+from slipstream_runner.runtime import Attempt, Runtime, now_ms
 from slipstream_schemas import run_state as rs
 from slipstream_schemas.record import NOTHING_OPEN, OpenState
 from slipstream_schemas.subjects import Scope
@@ -23,3 +26,13 @@ async def pay_owed(
 async def put_next(runtime: Runtime, scope: Scope, thread_id: str, state: rs.ThreadState) -> None:
     """Queue the thread's next run, if there is one; a repeat changes nothing. Raises: Unavailable."""
     await runtime.work.put_next(scope, thread_id, state)
+
+
+async def hand_back(control: ControlLog, attempt: Attempt, *, outage_s: float = DECIDE_DEADLINE_S) -> None:
+    """Let another attempt go on with the run. Raises: Unavailable, Conflict when it is no longer this one's."""
+    run = attempt.run
+    released, command_id = rs.RunReleased(run.run_id, attempt.number), f"{run.run_id}:{attempt.number}:released"
+    await control.decide(
+        attempt.scope, attempt.thread_id, lambda state: rs.release_run(state, command_id, now_ms(), released),
+        outage_s=outage_s,
+    )  # fmt: skip

@@ -86,11 +86,11 @@ async def test_a_stream_is_joined_behind_any_event(sdk: LangGraphClient) -> None
 @pytest.mark.promise("GET /threads/{t}/runs/{r}/stream", reference="from now on", aegra="replays all")
 async def test_a_stream_is_joined_live(sdk: LangGraphClient) -> None:
     """`runs.join_stream` yields the rest of a run that executes and ends with it, and nothing of one that is over."""
-    thread_id = await new_thread(sdk)
-    run = await sdk.runs.create(thread_id, "counter", input=COUNTED, stream_mode=["values"])
+    thread_id, slow = await new_thread(sdk), {"steps": 10, "delay_s": 0.1}
+    run = await sdk.runs.create(thread_id, "counter", input=slow, stream_mode=["values"])
     async with asyncio.timeout(DEADLINE_S):
         parts = await all_of(sdk.runs.join_stream(thread_id, run["run_id"], stream_mode="values"))
-        assert parts[-1].data["count"] == COUNTED["steps"]
+        assert parts[-1].data["count"] == slow["steps"]
         assert await all_of(sdk.runs.join_stream(thread_id, run["run_id"], stream_mode="values")) == []
 
 
