@@ -65,6 +65,7 @@ class Proxy:
         self.lose_answer_to = b""
         """Words of a NATS publish; the answer to the next one that has them does not pass."""
         self._lost_reply = b""
+        self.lost_answers = 0
         self.links_made = 0
 
     @property
@@ -178,11 +179,12 @@ class Proxy:
 
     def _without_answer(self, chunk: bytes, *, to_server: bool) -> bytes:
         if to_server and self.lose_answer_to and (words := chunk.find(self.lose_answer_to)) >= 0:
-            _, _, reply, _ = chunk[chunk.rindex(b"HPUB ", 0, words) :].split(b" ", 3)
+            _, _, reply, _ = chunk[chunk.rindex(b"HPUB ", 0, words + len(self.lose_answer_to)) :].split(b" ", 3)
             self.lose_answer_to, self._lost_reply = b"", b"MSG %b " % reply
         elif not to_server and self._lost_reply and (begin := chunk.find(self._lost_reply)) >= 0:
             head_end = chunk.index(b"\r\n", begin) + 2
             size = int(chunk[begin:head_end].split()[-1])
             self._lost_reply = b""
+            self.lost_answers += 1
             return chunk[:begin] + chunk[head_end + size + 2 :]
         return chunk
