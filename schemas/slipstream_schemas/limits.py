@@ -156,6 +156,8 @@ WATCHER_WAIT_S: Final = 2.0
 """How long a watcher's question waits for the same client's streams that carry the content."""
 WATCHER_PAUSE_S: Final = 0.25
 """And a moment more, for what is on its way to the client or comes from another instance."""
+STREAM_ORDER_WAIT_S: Final = 2.0
+"""How long the answer to a stream waits for the answers to those that its client asked for before."""
 SOCKET_SUBSCRIPTIONS_MAX: Final = 64
 TREE_NODES_MAX: Final = 10_000
 """Subgraphs that `agent.getTree` shows; a larger tree is cut and says so."""

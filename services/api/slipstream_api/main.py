@@ -13,6 +13,7 @@ from slipstream_api.app import opened, serving
 from slipstream_api.bounded_http import bounded
 from slipstream_api.bounded_socket import BoundedSocket
 from slipstream_api.http_settings import load_http_settings
+from slipstream_api.in_order import InOrder
 from slipstream_api.observed import Observed
 from slipstream_api.open_files import room_of_process
 from slipstream_schemas.errors import SlipstreamError, Unavailable
@@ -62,7 +63,7 @@ async def run(settings: ServiceSettings) -> None:
     listening = listen(settings.host, settings.port)
     async with opened(settings) as context, serving(context, http) as app:
         config = uvicorn.Config(
-            Observed(app, context), log_config=None, log_level="warning", access_log=False,
+            Observed(InOrder(app), context), log_config=None, log_level="warning", access_log=False,
             lifespan="off", timeout_graceful_shutdown=STOP_DEADLINE_S, http=bounded(room), ws=BoundedSocket,
             ws_max_size=BODY_BYTES_MAX, ws_ping_interval=SOCKET_PING_S, ws_ping_timeout=SSE_SEND_DEADLINE_S,
             backlog=LISTEN_BACKLOG,
