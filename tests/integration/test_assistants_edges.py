@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import secrets
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,8 +15,8 @@ from slipstream_postgres.pool import open_database
 from slipstream_projector.rebuild import rebuild
 from slipstream_schemas.ids import system_assistant_id
 from slipstream_schemas.limits import ASSISTANT_BYTES_MAX, GRAPH_XRAY_MAX
-from testkit.servers import NatsServer, fresh_database
-from testkit.stack import Stack
+from testkit.servers import NatsServer
+from testkit.stack import Stack, fresh_stack
 
 DEADLINE_S = 30
 GRAPHS = """
@@ -80,9 +79,7 @@ def write_graphs(folder: Path, text: str = GRAPHS) -> Path:
 def two(nats_server: NatsServer, postgres_dsn: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Two APIs on the graphs above."""
     root = tmp_path_factory.mktemp("assistants")
-    region = f"a{secrets.token_hex(5)}"
-    with fresh_database(postgres_dsn) as dsn, Stack(nats_server.url, dsn, region, root, write_graphs(root)) as opened:
-        opened.prepare()
+    with fresh_stack(nats_server.url, postgres_dsn, root, write_graphs(root)) as opened:
         yield opened.start(apis=2)
 
 

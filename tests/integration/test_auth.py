@@ -16,9 +16,9 @@ from websockets.exceptions import InvalidStatus
 from testkit import guarded
 from testkit.client import REQUEST_DEADLINE_S, Frame, frames, new_thread
 from testkit.guarded import COMMANDS, SAMPLES, SECRET, Things, headers, place, routes
-from testkit.servers import NatsServer, fresh_database
+from testkit.servers import NatsServer
 from testkit.sockets import Socket
-from testkit.stack import REPOSITORY, Stack
+from testkit.stack import REPOSITORY, Stack, fresh_stack
 from testkit.wait import until
 from testkit.witness import api_of, witnessed
 
@@ -41,11 +41,7 @@ def guarded_stack(
 ) -> Iterator[Stack]:
     """A running stack with the rules of `examples/auth.py`."""
     root, config = tmp_path_factory.mktemp("guarded"), REPOSITORY / "examples" / "auth.json"
-    with (
-        fresh_database(postgres_dsn) as dsn,
-        Stack(nats_server.url, dsn, f"g{new_thread()[:8]}", root, config) as opened,
-    ):
-        opened.prepare()
+    with fresh_stack(nats_server.url, postgres_dsn, root, config) as opened:
         yield opened.start()
 
 

@@ -18,8 +18,8 @@ from slipstream_schemas.errors import Forbidden
 from slipstream_schemas.metadata_filter import parse_filter
 from slipstream_schemas.settings import ServiceSettings
 from testkit.client import new_thread
-from testkit.servers import NatsServer, fresh_database
-from testkit.stack import Stack
+from testkit.servers import NatsServer
+from testkit.stack import Stack, fresh_stack
 from testkit.wait import until
 
 RULES = """
@@ -67,11 +67,7 @@ def ruled(nats_server: NatsServer, postgres_dsn: str, tmp_path_factory: pytest.T
     (root / "who.py").write_text(GRAPH)
     config = {"graphs": {"who": "./who.py:graph"}, "auth": {"path": "./rules.py:auth", "disable_studio_auth": True}}
     (root / "langgraph.json").write_text(json.dumps(config))
-    with (
-        fresh_database(postgres_dsn) as dsn,
-        Stack(nats_server.url, dsn, f"r{new_thread()[:8]}", root, root / "langgraph.json") as opened,
-    ):
-        opened.prepare()
+    with fresh_stack(nats_server.url, postgres_dsn, root, root / "langgraph.json") as opened:
         yield opened.start()
 
 

@@ -1,7 +1,6 @@
 """Events that LangGraph's own stream does not have: answered interrupts, a graph's own transformers, many questions."""
 
 import asyncio
-import secrets
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,8 +8,8 @@ import pytest
 
 from slipstream_schemas.limits import RECORD_LINES_MAX
 from testkit.client import Client, Frame, new_thread
-from testkit.servers import NatsServer, fresh_database
-from testkit.stack import Stack
+from testkit.servers import NatsServer
+from testkit.stack import Stack, fresh_stack
 
 GRAPHS = '''
 import asyncio, operator
@@ -87,12 +86,7 @@ def channels(nats_server: NatsServer, postgres_dsn: str, tmp_path_factory: pytes
     (folder / "agent.py").write_text(GRAPHS)
     graphs = ",".join(f'"{name}": "./agent.py:{name}"' for name in ("speaks", "breaks", "asks", "floods"))
     (folder / "langgraph.json").write_text(f'{{"graphs": {{{graphs}}}}}')
-    region = f"c{secrets.token_hex(5)}"
-    with (
-        fresh_database(postgres_dsn) as dsn,
-        Stack(nats_server.url, dsn, region, folder / "stack", folder / "langgraph.json") as opened,
-    ):
-        opened.prepare()
+    with fresh_stack(nats_server.url, postgres_dsn, folder / "stack", folder / "langgraph.json") as opened:
         yield opened.start()
 
 

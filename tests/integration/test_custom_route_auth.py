@@ -11,8 +11,8 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect as connect_socket
 
 from testkit.client import new_thread
-from testkit.servers import NatsServer, fresh_database
-from testkit.stack import REPOSITORY, Stack
+from testkit.servers import NatsServer
+from testkit.stack import REPOSITORY, Stack, fresh_stack
 
 CUSTOM: Final = REPOSITORY / "tests" / "testkit" / "custom"
 PAGE: Final = "https://app.example"
@@ -35,8 +35,7 @@ HTTP: Final[dict[str, dict[str, Any]]] = {
 def urls(nats_server: NatsServer, postgres_dsn: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """APIs of one application, by how its `http` is set. Runs are none of their concern."""
     root = tmp_path_factory.mktemp("members")
-    with fresh_database(postgres_dsn) as dsn, Stack(nats_server.url, dsn, f"m{new_thread()[:8]}", root) as opened:
-        opened.prepare()
+    with fresh_stack(nats_server.url, postgres_dsn, root) as opened:
         apis = {}
         for name, chosen in HTTP.items():
             path = config_of(root / f"{name}.json", chosen)

@@ -11,8 +11,8 @@ from langgraph_sdk import get_client
 
 from testkit.client import Client, new_thread
 from testkit.sdk import DEADLINE_S, all_of
-from testkit.servers import NatsServer, fresh_database
-from testkit.stack import REPOSITORY, Stack
+from testkit.servers import NatsServer
+from testkit.stack import REPOSITORY, Stack, fresh_stack
 from testkit.wait import until
 
 RULES: Final = """
@@ -47,11 +47,7 @@ def ruled(nats_server: NatsServer, postgres_dsn: str, tmp_path_factory: pytest.T
         "graphs": {"counter": f"{REPOSITORY}/examples/graphs/counter.py:graph"}, "auth": {"path": "./rules.py:auth"}
     }  # fmt: skip
     (root / "langgraph.json").write_text(json.dumps(config))
-    with (
-        fresh_database(postgres_dsn) as dsn,
-        Stack(nats_server.url, dsn, f"o{new_thread()[:8]}", root, root / "langgraph.json") as opened,
-    ):
-        opened.prepare()
+    with fresh_stack(nats_server.url, postgres_dsn, root, root / "langgraph.json") as opened:
         yield opened.start()
 
 

@@ -10,8 +10,11 @@ because two cores start five interpreters. `shared` in one line:
 
 import asyncio
 import os
+import secrets
 import socket
 import sys
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Final
@@ -21,6 +24,7 @@ from slipstream_nats.provision import StreamSettings
 from slipstream_postgres.migrate import ensure_schema
 from testkit import permitted
 from testkit.cluster import READY_DEADLINE_S, fitting, provisioned
+from testkit.servers import fresh_database
 from testkit.service import Service
 
 REPOSITORY: Final = Path(__file__).resolve().parents[2]
@@ -167,3 +171,11 @@ class Stack:
         }
         chosen = {name.upper(): value for name, value in {**self.settings, **settings}.items()}
         return {**inherited, **own, **chosen}
+
+
+@contextmanager
+def fresh_stack(nats_url: str, server_dsn: str, root: Path, config: Path = EXAMPLES) -> Generator[Stack]:
+    """A stack on a region and a database of its own, prepared, with nothing started; for the tests of a module."""
+    with fresh_database(server_dsn) as dsn, Stack(nats_url, dsn, f"f{secrets.token_hex(5)}", root, config) as made:
+        made.prepare()
+        yield made
