@@ -1,14 +1,13 @@
 """What the JavaScript clients talk to."""
 
-import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from testkit.node import require_node
-from testkit.servers import NatsServer, fresh_database
-from testkit.stack import Stack
+from testkit.servers import NatsServer
+from testkit.stack import Stack, fresh_stack
 
 GRAPHS = Path(__file__).parent / "graphs" / "langgraph.json"
 
@@ -24,10 +23,7 @@ def client_session_stack(
     node: None, nats_server: NatsServer, postgres_dsn: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Stack]:
     """A running stack on graphs for clients."""
-    region = f"s{secrets.token_hex(5)}"
-    root = tmp_path_factory.mktemp("client-stack")
-    with fresh_database(postgres_dsn) as dsn, Stack(nats_server.url, dsn, region, root, GRAPHS) as opened:
-        opened.prepare()
+    with fresh_stack(nats_server.url, postgres_dsn, tmp_path_factory.mktemp("client-stack"), GRAPHS) as opened:
         yield opened.start_shared()
 
 
