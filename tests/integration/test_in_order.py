@@ -4,7 +4,7 @@ import asyncio
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import pytest
 from langgraph_sdk import get_client
@@ -21,17 +21,18 @@ from pathlib import Path
 from langgraph_sdk import Auth
 
 auth = Auth()
-asked = set()
+asked = {}
 HERE = Path(__file__).parent
 
 @auth.authenticate
-async def authenticate(path, body, headers):
-    if path.endswith("/stream/events") and body["channels"] != ["lifecycle", "input"] and path not in asked:
-        asked.add(path)
-        await asyncio.sleep(0.3)  # It takes longer for the first stream of a thread that carries content.
-    if held := headers.get(b"x-held"):
-        (HERE / "waits").touch()
-        while not (HERE / held.decode()).exists():
+async def authenticate(path, headers):
+    if path.endswith("/stream/events"):
+        asked[path] = asked.get(path, 0) + 1
+        if asked[path] == 2:
+            await asyncio.sleep(0.3)  # The first stream of content, behind the watcher: it takes longer for that one.
+    if name := headers.get(b"x-name"):
+        (HERE / name.decode()).touch()
+        while name == b"first" and not (HERE / "gate").exists():
             await asyncio.sleep(0.01)
     return {"identity": "ann"}
 """
@@ -57,11 +58,15 @@ def folder(ruled: Stack) -> Path:
     return ruled.config.parent
 
 
-async def test_iterators_that_start_together_all_end(ruled: Stack) -> None:
+@pytest.mark.parametrize("transport", ["sse", "websocket"])
+async def test_iterators_that_start_together_all_end(ruled: Stack, transport: Literal["sse", "websocket"]) -> None:
     """The stock SDK closes a stream when a wider one is answered, and hangs if its own answer is still to come."""
     sdk = get_client(url=ruled.url)
     for _ in range(ORDERED):
-        async with asyncio.timeout(DEADLINE_S), sdk.threads.stream(assistant_id="counter") as thread:
+        async with (
+            asyncio.timeout(DEADLINE_S),
+            sdk.threads.stream(assistant_id="counter", transport=transport) as thread,
+        ):
             await thread.run.start(input={"steps": 3, "delay_s": 0.01})
             values, progress = await asyncio.gather(all_of(thread.values), all_of(thread.extensions["progress"]))
             assert values[-1]["count"] == len(progress) == 3
@@ -70,19 +75,20 @@ async def test_iterators_that_start_together_all_end(ruled: Stack) -> None:
 async def test_an_answer_waits_for_the_one_before_it_and_no_longer_than_it_must(ruled: Stack, folder: Path) -> None:
     thread_id, answered = new_thread(), list[str]()
 
-    async def ask(name: str, **headers: str) -> None:
-        body = {"channels": ["values"]}
+    async def ask(name: str, **others: str) -> None:
+        body, headers = {"channels": ["values"]}, {"x-name": name, **others}
         async with client.http.stream("POST", f"/threads/{thread_id}/stream/events", json=body, headers=headers):
             answered.append(name)
             await asyncio.Event().wait()
 
     async with Client(ruled.url) as client, asyncio.TaskGroup() as group:
-        tasks: list[asyncio.Task[Any]] = [group.create_task(ask("first", **{"x-held": "gate"}))]
-        await until((folder / "waits").exists)
+        tasks: list[asyncio.Task[Any]] = [group.create_task(ask("first"))]
+        await until((folder / "first").exists)
         # An `authenticate` that does not end holds its own client up for `STREAM_ORDER_WAIT_S`.
         tasks.append(group.create_task(ask("second")))
-        tasks.append(group.create_task(ask("somebody else", **{"x-api-key": "k"})))
-        await until(lambda: answered == ["somebody else", "second"])
+        await until((folder / "second").exists)
+        tasks.append(group.create_task(ask("other", **{"x-api-key": "k"})))
+        await until(lambda: answered == ["other", "second"], what="somebody else is answered, then the second")
         (folder / "gate").touch()
         await until(lambda: answered[2:] == ["first"])
         for task in tasks:

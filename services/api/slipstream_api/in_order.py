@@ -18,17 +18,18 @@ from slipstream_schemas.limits import STREAM_ORDER_WAIT_S
 log = logging.getLogger("slipstream.api")
 
 STREAMS: Final = ("/stream/events", "/stream")
+ANSWERS: Final = frozenset({"http.response.start", "websocket.accept", "websocket.close"})
 TOLD_APART_BY: Final = (b"user-agent", b"authorization", b"x-api-key")
 Key = tuple[object, ...]
 
 
 class InOrder:
-    """An application whose answers to streams wait for those that the same client asked for before."""
+    """An application whose answers to streams, and to sockets, wait for those that the same client asked for before."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
         self._last: dict[Key, asyncio.Event] = {}
-        """Set once the newest request of a client for a thread's stream is answered; gone then, too."""
+        """Set once the newest request of a client on a thread is answered; gone then, too."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request."""
@@ -45,7 +46,7 @@ class InOrder:
                 del self._last[key]
 
         async def send_in_order(message: Any) -> None:
-            if message["type"] == "http.response.start":
+            if message["type"] in ANSWERS:
                 if before is not None:
                     await _wait(before, scope["path"])
                 await send(message)
@@ -69,7 +70,10 @@ async def _wait(before: asyncio.Event, path: str) -> None:
 
 
 def _asks_for_stream(scope: Scope) -> bool:
-    return scope["type"] == ScopeType.HTTP and scope["method"] == "POST" and scope["path"].endswith(STREAMS)
+    is_asked_for = scope["type"] == ScopeType.WEBSOCKET or (
+        scope["type"] == ScopeType.HTTP and scope["method"] == "POST"
+    )
+    return is_asked_for and scope["path"].endswith(STREAMS)
 
 
 def _key_of(scope: Scope) -> Key:
