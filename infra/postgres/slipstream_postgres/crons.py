@@ -65,6 +65,10 @@ def _row(row: Any) -> CronRow:
     )  # fmt: skip
 
 
+def _at(shown: str | None) -> datetime | None:
+    return None if shown is None else datetime.fromisoformat(shown)
+
+
 def due(milliseconds: int | None) -> datetime | None:
     """A tick as a column has it."""
     return None if milliseconds is None else datetime.fromtimestamp(milliseconds / 1000, UTC)
@@ -75,20 +79,35 @@ def due_ms(row: CronRow) -> int | None:
     return None if row.next_run_date is None else round(datetime.fromisoformat(row.next_run_date).timestamp() * 1000)
 
 
-async def put(database: Database, tenant: str, row: CronRow, next_ms: int | None, caller: bytes | None = None) -> None:
-    """Store a definition, in place of an older one; in whose name it acts stays. Raises: Unavailable."""
-    ends = None if row.end_time is None else datetime.fromisoformat(row.end_time)
+async def add(database: Database, tenant: str, row: CronRow, next_ms: int | None, caller: bytes | None) -> bool:
+    """Store a new definition; False when there is one of that id, which stays as it is. Raises: Unavailable."""
     async with database.connection() as connection:
-        await connection.execute(
+        added = await connection.fetchrow(
             "INSERT INTO crons (tenant, cron_id, assistant_id, thread_id, on_run_completed, end_time, schedule, "
             "timezone, created_at, updated_at, payload, user_id, next_run_date, metadata, enabled, caller) "
             "VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16) "
-            "ON CONFLICT (tenant, cron_id) DO UPDATE SET on_run_completed=$5, end_time=$6, schedule=$7, timezone=$8, "
-            "updated_at=$10, payload=$11, next_run_date=$13, metadata=$14, enabled=$15",
-            tenant, row.cron_id, row.assistant_id, row.thread_id, row.on_run_completed, ends, row.schedule,
-            row.timezone, datetime.fromisoformat(row.created_at), datetime.fromisoformat(row.updated_at),
+            "ON CONFLICT DO NOTHING RETURNING cron_id",
+            tenant, row.cron_id, row.assistant_id, row.thread_id, row.on_run_completed, _at(row.end_time), row.schedule,
+            row.timezone, _at(row.created_at), _at(row.updated_at),
             bytes(row.payload), row.user_id, due(next_ms), bytes(row.metadata), row.enabled, caller,
         )  # fmt: skip
+    return added is not None
+
+
+async def change(database: Database, tenant: str, row: CronRow, next_ms: int | None, seen_at: str) -> bool:
+    """Store what a definition has become since it was read; in whose name it acts stays.
+
+    False when it was changed behind `seen_at`, or is gone. Raises: Unavailable.
+    """
+    async with database.connection() as connection:
+        changed = await connection.fetchrow(
+            "UPDATE crons SET on_run_completed=$3, end_time=$4, schedule=$5, timezone=$6, updated_at=$7, payload=$8, "
+            "next_run_date=$9, metadata=$10, enabled=$11 WHERE tenant=$1 AND cron_id=$2 AND updated_at=$12 "
+            "RETURNING cron_id",
+            tenant, row.cron_id, row.on_run_completed, _at(row.end_time), row.schedule, row.timezone,
+            _at(row.updated_at), bytes(row.payload), due(next_ms), bytes(row.metadata), row.enabled, _at(seen_at),
+        )  # fmt: skip
+    return changed is not None
 
 
 async def get(database: Database, tenant: str, cron_id: str, found: MetadataFilter | None = None) -> CronRow | None:

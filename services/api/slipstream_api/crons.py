@@ -47,12 +47,34 @@ def shown(moment_ms: int) -> str:
     return datetime.fromtimestamp(moment_ms / 1000, UTC).isoformat()
 
 
-async def save(context: Context, row: CronRow) -> CronRow:
-    """Store a definition and let its next tick fire. Raises: InvalidArgument, Unavailable."""
+async def add(context: Context, row: CronRow) -> CronRow | None:
+    """Store a new definition and let its next tick fire; None when there is one of its id, which stays.
+
+    Raises: InvalidArgument, Unavailable.
+    """
     next_ms = following(row, runs.now_ms())
     user = context.caller.shown
     caller = None if user is None else msgspec.json.encode(user)
-    await rows.put(context.database, context.scope.tenant, row, next_ms, caller)
+    if not await rows.add(context.database, context.scope.tenant, row, next_ms, caller):
+        return None
+    return await _let_fire(context, row, next_ms)
+
+
+async def change(context: Context, row: CronRow) -> CronRow | None:
+    """Store a changed definition, whose `updated_at` is still as it was read, and let its next tick fire.
+
+    None when somebody has changed or deleted it meanwhile: then nothing is stored.
+    Raises: InvalidArgument, Unavailable.
+    """
+    next_ms = following(row, runs.now_ms())
+    # Two changes in one millisecond are told apart, too.
+    changed = msgspec.structs.replace(row, updated_at=shown(max(runs.now_ms(), _ms(row.updated_at) + 1)))
+    if not await rows.change(context.database, context.scope.tenant, changed, next_ms, row.updated_at):
+        return None
+    return await _let_fire(context, changed, next_ms)
+
+
+async def _let_fire(context: Context, row: CronRow, next_ms: int | None) -> CronRow:
     await _schedule(context, row.cron_id, next_ms)
     return msgspec.structs.replace(row, next_run_date=None if next_ms is None else shown(next_ms))
 
@@ -83,7 +105,7 @@ async def fire(context: Context, cron_id: str, due_ms: int) -> None:
     except NotFound as error:
         log.warning("cron %s is disabled, since what it runs on is gone: %s", cron_id, error.message)
         row.enabled = False
-        await save(context, row)
+        await change(context, row)
         return
     except (Rejected, Conflict, Forbidden) as error:
         log.warning("cron %s: no run for %s: %s", cron_id, shown(due_ms), error.message)

@@ -1,7 +1,7 @@
 """Threads as requests describe them: made, made with a state, copied, thinned out."""
 
 import hashlib
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -107,7 +107,7 @@ async def create(context: Context, body: ThreadCreate, key: str | None = None) -
             raise
         known = await _known_request(context, thread_id)
         if key and known == request:
-            return await _repeated(context, thread_id, steps)
+            return await _repeated(context, thread_id, steps, ttl)
         if key and known.startswith(_digest(key)):
             raise _reused() from None
         if body.if_exists != "do_nothing":
@@ -179,12 +179,25 @@ async def _known_request(context: Context, thread_id: str) -> str:
     return msgspec.json.decode(first.payload, type=rs.ThreadCreated).request
 
 
-async def _repeated(context: Context, thread_id: str, steps: list[list[states.Update]]) -> ThreadRow:
+async def _repeated(context: Context, thread_id: str, steps: list[list[states.Update]], ttl: Ttl | None) -> ThreadRow:
     """The thread of a request that comes again, whose first time may have been cut off half way."""
-    head = await context.control.head(context.scope, thread_id)
-    if steps and head.state is not None and not head.state.fence:
-        await states.update_state(context, thread_id, steps)
+    if ttl is not None and await temporary.ttl_of(context.database, context.scope.tenant, thread_id) is None:
+        await limit_life(context, thread_id, ttl)
+    if steps:
+        await _fill_again(context, thread_id, lambda: states.update_state(context, thread_id, steps))
     return await row_of(context, thread_id)
+
+
+async def _fill_again(context: Context, thread_id: str, filling: Callable[[], Awaitable[object]]) -> None:
+    """Give a thread its state, unless it has had one since it was made. Raises: what `filling` does."""
+    if rs.existing((await context.control.head(context.scope, thread_id)).state).fence:
+        return
+    try:
+        await filling()
+    except Conflict:
+        # The first time goes on, on another instance, and was first here as well; or else nobody has filled it yet.
+        if not rs.existing((await context.control.head(context.scope, thread_id)).state).fence:
+            raise
 
 
 async def _fill(context: Context, thread_id: str, filling: Awaitable[object]) -> None:
@@ -223,6 +236,8 @@ async def copy(context: Context, thread_id: str, key: str | None = None) -> Thre
     except Conflict:
         if await _known_request(context, new_id) != request:
             raise _reused() from None
+        if graph_of(row) is not None:
+            await _fill_again(context, new_id, lambda: states.copy_state(context, thread_id, new_id))
         return await row_of(context, new_id)
     if graph_of(row) is not None:
         await _fill(context, new_id, states.copy_state(context, thread_id, new_id))

@@ -16,7 +16,7 @@ from slipstream_postgres.crons import SORTABLE, CronQuery, CronRow
 from slipstream_schemas import run_state as rs
 from slipstream_schemas.errors import Conflict, InvalidArgument, NotFound
 from slipstream_schemas.ids import check_run_id, check_thread_id, derived_id, new_run_id, new_thread_id
-from slipstream_schemas.limits import CRONS_MAX, METADATA_KEYS_MAX
+from slipstream_schemas.limits import CRONS_MAX, DECIDE_TRIES_MAX, METADATA_KEYS_MAX
 
 AnyRequest = Request[Any, Any, Any]
 Maybe = msgspec.UnsetType | str | None
@@ -110,7 +110,13 @@ async def _create(request: AnyRequest, thread_id: str | None) -> Response[bytes]
         return as_json(_repeated(known, row))
     if crons.following(row, runs.now_ms()) is None and enabled and row.end_time is None:
         raise InvalidArgument("The schedule never ticks", ("body", "schedule"))
-    return as_json(await crons.save(context, row))
+    if (added := await crons.add(context, row)) is None:
+        # The same request was first, a moment ago or on another instance.
+        known = await rows.get(context.database, context.scope.tenant, cron_id)
+        if known is None:
+            raise NotFound("Cron not found.")
+        return as_json(_repeated(known, row))
+    return as_json(added)
 
 
 def _repeated(known: CronRow, row: CronRow) -> CronRow:
@@ -158,6 +164,14 @@ async def update(request: AnyRequest, cron_id: str) -> Response[bytes]:
     """Change a cron: its own fields, and those of its runs."""
     context: Context = request.state.context
     plain = await read(request, dict[str, Any])
+    for _ in range(DECIDE_TRIES_MAX):
+        if (changed := await crons.change(context, await _changed(context, cron_id, plain))) is not None:
+            return as_json(changed)
+    raise Conflict(f"cron {cron_id} changed {DECIDE_TRIES_MAX} times meanwhile")
+
+
+async def _changed(context: Context, cron_id: str, plain: dict[str, Any]) -> CronRow:
+    """What a request makes of a cron as it is now. Raises: NotFound, InvalidArgument, Forbidden, Unavailable."""
     body = convert(plain, CronPatch)
     asked: dict[str, Any] = {"payload": plain, "schedule": body.schedule, "metadata": body.metadata or {}}
     row = await _row(context, cron_id, "update", asked)
@@ -174,8 +188,7 @@ async def update(request: AnyRequest, cron_id: str) -> Response[bytes]:
     row.end_time = row.end_time if body.end_time is msgspec.UNSET else _end(body.end_time)
     row.enabled = row.enabled if body.enabled is None else body.enabled
     row.on_run_completed = _completion(body.on_run_completed or row.on_run_completed, row.thread_id)
-    row.updated_at = crons.shown(runs.now_ms())
-    return as_json(await crons.save(context, row))
+    return row
 
 
 @delete("/runs/crons/{cron_id:str}", status_code=204)
