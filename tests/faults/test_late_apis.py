@@ -3,11 +3,20 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
 import psycopg
 
+from slipstream_api.app import opened
+from slipstream_api.retention import trim_by_age
+from slipstream_nats.connection import connect
+from slipstream_nats.publisher import open_publisher
+from slipstream_postgres import temporary
+from slipstream_postgres.pool import open_database
+from slipstream_schemas.settings import ServiceSettings
+from slipstream_schemas.subjects import Scope, control
 from testkit.client import Client, new_thread
 from testkit.stack import Stack
 from testkit.wait import until
@@ -118,3 +127,95 @@ async def test_a_repeated_copy_that_was_cut_off_is_whole(stack: Stack) -> None:
         assert copied["values"]["count"] == COUNT["steps"]
         state = (await client.http.get(f"/threads/{copied['thread_id']}/state")).json()
         assert state["values"]["count"] == COUNT["steps"]
+
+
+async def limit(stack: Stack, thread_id: str, *, keeps_latest: bool = False) -> None:
+    """Let the time of a thread be over now, without a word in its log."""
+    database = await open_database(stack.dsn)
+    await temporary.limit_life(database, Scope(stack.region).tenant, thread_id, 0.0001, keeps_latest=keeps_latest)
+    await database.close()
+
+
+async def gone(client: Client, thread_id: str) -> None:
+    """Until it is deleted."""
+
+    async def is_gone() -> bool:
+        return (await client.http.get(f"/threads/{thread_id}")).status_code == 404
+
+    await until(is_gone, what="the thread is deleted")
+
+
+async def test_a_thread_whose_rows_are_old_is_not_deleted_amid_its_run(stack: Stack) -> None:
+    await asyncio.to_thread(stack.start)
+    used, *witnesses = [new_thread() for _ in range(3)]
+    async with Client(stack.url) as client:
+        for each in (used, *witnesses):
+            await client.start(each, "counter", COUNT)
+            await client.run_events(each)
+            assert (await client.http.get(f"/threads/{each}")).json()["status"] == "idle"
+        (projector,) = [each for each in stack.services if each.name.startswith("projector")]
+        projector.pause()
+        await client.start(used, "counter", {"steps": 10_000, "delay_s": 0.05})
+        await limit(stack, used)
+        # What was due with the first of them has been looked at when the second is gone.
+        for each in witnesses:
+            await limit(stack, each)
+            await gone(client, each)
+        projector.resume()
+        assert (await client.http.get(f"/threads/{used}")).json()["status"] == "busy"
+
+
+async def test_a_thread_that_nobody_can_read_holds_up_no_other(stack: Stack) -> None:
+    await asyncio.to_thread(stack.start)
+    unreadable, short, long = [new_thread() for _ in range(3)]
+    async with Client(stack.url) as client:
+        for each in (unreadable, short, long):
+            await client.start(each, "counter", COUNT)
+            await client.run_events(each)
+            (await client.http.get(f"/threads/{each}")).raise_for_status()
+        nats = await connect(stack.nats_url, "test")
+        await (await open_publisher(nats)).publish(control(Scope(stack.region), unreadable), b"by a newer version", {})
+        await nats.close()
+        await limit(stack, unreadable)
+        await limit(stack, long, keeps_latest=True)
+        await limit(stack, short)
+
+        async def is_pruned() -> bool:
+            return len((await client.http.get(f"/threads/{long}/history?limit=9")).raise_for_status().json()) == 1
+
+        await gone(client, short)
+        await until(is_pruned, what="the older checkpoints are gone")
+
+
+async def test_a_log_that_cannot_be_trimmed_holds_up_no_other(stack: Stack) -> None:
+    await asyncio.to_thread(stack.start)
+    unreadable, other = new_thread(), new_thread()
+    settings = ServiceSettings(nats_url=stack.nats_url, database_url=stack.dsn, region=stack.region)
+    async with Client(stack.url) as client, opened(settings) as context:
+        for each in (unreadable, other):
+            await client.start(each, "counter", COUNT)
+            await client.run_events(each)
+            (await client.http.get(f"/threads/{each}")).raise_for_status()
+        await context.publisher.publish(control(Scope(stack.region), unreadable), b"by a newer version", {})
+        await trim_by_age(context, timedelta(0))
+        assert await context.threads.first_since(Scope(stack.region), other, datetime.fromtimestamp(0, UTC)) > 1
+
+
+async def test_runs_are_cancelled_beside_one_whose_thread_nobody_can_read(stack: Stack) -> None:
+    await asyncio.to_thread(stack.start)
+    threads = [new_thread() for _ in range(5)]
+    settings = ServiceSettings(nats_url=stack.nats_url, database_url=stack.dsn, region=stack.region)
+    async with Client(stack.url) as client, opened(settings) as context:
+        for each in threads:
+            await client.start(each, "counter", {"steps": 10_000, "delay_s": 0.05})
+        for each in threads:
+            assert (await client.http.get(f"/threads/{each}")).json()["status"] == "busy"
+        unreadable = threads.pop(2)
+        await context.publisher.publish(control(Scope(stack.region), unreadable), b"by a newer version", {})
+        assert (await client.http.post("/runs/cancel", json={"status": "all"})).status_code == 500
+
+        async def are_over() -> bool:
+            found = [(await client.http.get(f"/threads/{each}")).json()["status"] for each in threads]
+            return "busy" not in found
+
+        await until(are_over, what="the other runs are cancelled")

@@ -5,11 +5,18 @@ Plain rows, written before the thread is made: a thread whose row is lost would 
 """
 
 from datetime import timedelta
+from typing import Final
 
 import msgspec
 
 from slipstream_postgres.pool import Database
 from slipstream_postgres.rows import moment
+
+_RUN_IS_OVER: Final = """SELECT c.tenant, c.thread_id FROM temporary_threads c JOIN runs r USING (tenant, run_id)
+ WHERE r.status NOT IN ('pending', 'running') AND r.updated_at < now() - make_interval(secs => c.kept_s)"""
+_TTL_IS_OVER: Final = """SELECT c.tenant, c.thread_id FROM temporary_threads c JOIN threads t USING (tenant, thread_id)
+ WHERE t.status <> 'busy'
+ AND greatest(t.updated_at, c.created_at) < now() - make_interval(secs => c.ttl_minutes * 60)"""
 
 
 async def remember(database: Database, tenant: str, thread_id: str, run_id: str, kept_s: float = 0) -> None:
@@ -69,15 +76,16 @@ async def due(database: Database, limit: int) -> list[tuple[str, str]]:
     Raises: Unavailable.
     """
     async with database.connection() as connection:
-        rows = await connection.fetch(
-            "SELECT c.tenant, c.thread_id FROM temporary_threads c JOIN runs r USING (tenant, run_id) "
-            "WHERE r.status NOT IN ('pending', 'running') AND r.updated_at < now() - make_interval(secs => c.kept_s) "
-            "UNION SELECT c.tenant, c.thread_id FROM temporary_threads c JOIN threads t USING (tenant, thread_id) "
-            "WHERE t.status <> 'busy' "
-            "AND greatest(t.updated_at, c.created_at) < now() - make_interval(secs => c.ttl_minutes * 60) LIMIT $1",
-            limit,
-        )  # fmt: skip
+        rows = await connection.fetch(f"{_RUN_IS_OVER} UNION {_TTL_IS_OVER} LIMIT $1", limit)
     return [(row["tenant"], row["thread_id"]) for row in rows]
+
+
+async def is_due(database: Database, tenant: str, thread_id: str) -> bool:
+    """Whether the thread is still to be deleted now. Raises: Unavailable."""
+    this = "AND c.tenant=$1 AND c.thread_id=$2"
+    async with database.connection() as connection:
+        row = await connection.fetchrow(f"{_RUN_IS_OVER} {this} UNION {_TTL_IS_OVER} {this}", tenant, thread_id)
+    return row is not None
 
 
 async def to_prune(database: Database, limit: int) -> list[tuple[str, str]]:

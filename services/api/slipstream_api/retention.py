@@ -15,6 +15,7 @@ from slipstream_api import upkeep
 from slipstream_api.context import Context
 from slipstream_nats.figures import stream_figures
 from slipstream_postgres import retention as rows
+from slipstream_schemas.errors import SlipstreamError, Unavailable
 from slipstream_schemas.limits import (
     REQUEST_DEADLINE_S,
     RETENTION_BATCH,
@@ -50,7 +51,7 @@ async def trim_by_age(context: Context, age_max: timedelta, quiet_s: float = RET
         quiet_since = now - min(timedelta(seconds=quiet_s), age_max)
         before = now - age_max
         found = await rows.aged(context.database, quiet_since, before, age_max / RETENTION_STEPS, RETENTION_BATCH)
-        written = [await upkeep.trim(context.by_itself(tenant), thread_id, before) for tenant, thread_id in found]
+        written = [await _trim(context, tenant, thread_id, before) for tenant, thread_id in found]
         count += len(found)
         if not await _are_projected(context, written):
             if count:
@@ -69,13 +70,24 @@ async def trim_by_size(context: Context, bytes_max: int, quiet_s: float = RETENT
         target = int(bytes_max * RETENTION_ROOM)
         now = datetime.now(UTC)
         found = await rows.longest_unused(context.database, now - timedelta(seconds=quiet_s), RETENTION_BATCH)
-        written = [await upkeep.trim(context.by_itself(tenant), thread_id, now) for tenant, thread_id in found]
+        written = [await _trim(context, tenant, thread_id, now) for tenant, thread_id in found]
         count += len(found)
         if not await _are_projected(context, written):
             log.warning("thread logs hold %d bytes, %d are allowed, and no unused thread is left to trim: raise "
                         "SLIPSTREAM_THREADS_BYTES_MAX or delete threads", size, bytes_max)  # fmt: skip
             break
     return count
+
+
+async def _trim(context: Context, tenant: str, thread_id: str, before: datetime) -> int:
+    """As `upkeep.trim`. A log that cannot be trimmed holds up no other. Raises: Unavailable."""
+    try:
+        return await upkeep.trim(context.by_itself(tenant), thread_id, before)
+    except Unavailable:
+        raise
+    except SlipstreamError as error:
+        log.warning("the log of thread %s is not trimmed for now: %s", thread_id, error.message)
+        return 0
 
 
 async def _are_projected(context: Context, written: list[int]) -> bool:

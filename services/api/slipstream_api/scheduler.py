@@ -16,7 +16,8 @@ from slipstream_nats.inbox import Message
 from slipstream_nats.schedules import parse
 from slipstream_postgres import crons as rows
 from slipstream_postgres import temporary
-from slipstream_schemas.errors import NotFound, SlipstreamError
+from slipstream_schemas import run_state as rs
+from slipstream_schemas.errors import Conflict, NotFound, SlipstreamError
 from slipstream_schemas.limits import CRON_FIRINGS_AT_ONCE, CRON_LATE_S, CRON_SWEEP_ROWS, CRON_SWEEP_S, TEMPORARY_GONE_S
 
 log = logging.getLogger("slipstream.crons")
@@ -86,15 +87,36 @@ async def _make_up_for(context: Context, tenant: str, row: rows.CronRow) -> None
 
 
 async def _delete_threads(context: Context) -> None:
-    """Delete the threads whose time is over."""
+    """Delete the threads whose time is over. One that cannot be deleted holds up no other."""
     for tenant, thread_id in await temporary.due(context.database, CRON_SWEEP_ROWS):
         try:
-            await erasing.delete_thread(context.by_itself(tenant), thread_id)
+            await _delete_if_due(context.by_itself(tenant), thread_id)
         except NotFound:
             await temporary.forget(context.database, tenant, thread_id)
+        except SlipstreamError as error:
+            log.warning("thread %s is not deleted for now: %s", thread_id, error.message)
     await erasing.finish_deletions(context)
     for tenant, thread_id in await temporary.gone(context.database, TEMPORARY_GONE_S, CRON_SWEEP_ROWS):
         await temporary.forget(context.database, tenant, thread_id)
+
+
+async def _delete_if_due(context: Context, thread_id: str) -> None:
+    """Delete a thread whose rows say that its time is over, unless its log says that it was used since.
+
+    Raises: NotFound, Conflict when that was just now, Unavailable, Corrupt.
+    """
+    head = await context.control.head(context.scope, thread_id)
+    # Rows that lag are waited for by the next sweep.
+    if not await context.projected(head.stream_seq, 0):
+        return
+    if head.state is not None and not await temporary.is_due(context.database, context.scope.tenant, thread_id):
+        return
+
+    def check(state: rs.ThreadState | None) -> None:
+        if state != head.state:
+            raise Conflict("The thread is in use.")
+
+    await erasing.delete_thread(context, thread_id, check)
 
 
 async def _prune_threads(context: Context) -> None:

@@ -12,7 +12,7 @@ from slipstream_api.context import Context
 from slipstream_api.problems import as_json
 from slipstream_api.routes.runs import RUN_STATUSES, places, start, stream_new, wait_new
 from slipstream_postgres import runs as run_rows
-from slipstream_schemas.errors import InvalidArgument, NotFound
+from slipstream_schemas.errors import Conflict, Corrupt, InvalidArgument, NotFound
 from slipstream_schemas.ids import check_run_id, check_thread_id, derived_id, new_thread_id
 from slipstream_schemas.limits import BATCH_RUNS_MAX, CANCEL_RUNS_MAX, PROJECTION_WAIT_S
 
@@ -84,13 +84,17 @@ async def cancel(request: AnyRequest) -> None:
     body = await read(request, RunsCancel)
     action = runs.cancel_action(request.query_params.get("action"))
     found = await _chosen(context, body, action)
-    stopped = 0
+    stopped, failure = 0, None
     for thread_id, run_id in found:
         try:
             await runs.cancel(context, thread_id, run_id, action)
             stopped += 1
         except NotFound:  # it has ended meanwhile
             continue
+        except (Conflict, Corrupt) as error:  # this thread's alone
+            failure = error
+    if failure is not None:
+        raise failure
     if not stopped and body.status is None:
         raise NotFound(NO_RUNS)
 
