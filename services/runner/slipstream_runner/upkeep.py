@@ -9,7 +9,7 @@ from slipstream_runner.runtime import Runtime
 from slipstream_runner.settling import pay_owed
 from slipstream_runner.trimming import trim
 from slipstream_schemas import subjects
-from slipstream_schemas.errors import Fenced
+from slipstream_schemas.errors import Fenced, Unavailable
 from slipstream_schemas.subjects import Scope
 from slipstream_schemas.upkeep import EraseThread, SettleThread, TrimLog, UpkeepQuestion
 
@@ -51,12 +51,19 @@ async def settle(runtime: Runtime, question: SettleThread) -> None:
 async def erase(runtime: Runtime, question: EraseThread) -> None:
     """Erase what a deleted thread has left; doing it again changes nothing. Raises: Unavailable."""
     scope, thread_id = Scope(runtime.settings.region, question.tenant), question.thread_id
+    # Another may erase it as well, and be first: then a namesake's lease, log and checkpoints are none of ours.
+    lease = await leases.last(runtime.connection, scope, thread_id)
     state = (await runtime.control.head(scope, thread_id)).state
     if state is None or not state.deleted or state.erased:
         return
-    # The lease shuts out whoever still writes; what it wrote before goes with the rest.
-    fence = await leases.take(runtime.publisher, scope, thread_id, runtime.holder, "")
+    try:
+        # The lease shuts out whoever still writes; what it wrote before goes with the rest.
+        fence = await leases.take(runtime.publisher, scope, thread_id, runtime.holder, "", expected=lease)
+    except WrongSequence:
+        await erase(runtime, question)
+        return
     key = subjects.thread_key(scope, thread_id)
-    await fences.advance(runtime.database, key, fence)
+    if not await fences.advance(runtime.database, key, fence):
+        raise Unavailable("somebody else erases the thread")
     await runtime.threads.erase(scope, thread_id, fence)
-    await fences.forget_checkpoints(runtime.database, key)
+    await fences.forget_checkpoints(runtime.database, key, fence)
