@@ -98,6 +98,7 @@ class Worker:
         self.held[attempt.key] = attempt
         self._pulse.hold(attempt)
         del self._runtime.beginning[attempt.fence]
+        self._runtime.taking.discard(attempt.fence)
         begun, kind = time.monotonic(), "lost"
         span = self._begin_span(attempt)
         try:
@@ -142,7 +143,10 @@ class Worker:
         span.end(kind if kind in ("error", "timeout", "lost") else "")
 
     async def _refusal(self, attempt: Attempt) -> Outcome | None:
-        """Why the attempt must not execute: it crashed too often, or nobody has its graph."""
+        """Why the attempt must not execute: nobody would end it, it crashed too often, or nobody has its graph."""
+        if self._stopping:
+            # It was being taken when we were asked to stop: the drain may have handed back all that it waits for.
+            return Outcome("release")
         running = attempt.state.running
         if running is not None and running.crashes > RUN_CRASHES_MAX:
             text = f"the run's holder vanished {running.crashes} times; it is not tried again"
