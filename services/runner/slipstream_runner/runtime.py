@@ -79,7 +79,7 @@ class Attempt(msgspec.Struct):
 
     @property
     def key(self) -> tuple[str, str]:
-        """Its tenant and thread, which execute one run at a time."""
+        """Its tenant and thread."""
         return self.scope.tenant, self.thread_id
 
     def cancel(self, reason: str | CancelAction) -> None:

@@ -30,12 +30,14 @@ FOREIGN_GRAPH_DELAY_S = 0.5
 
 
 class Worker:
-    """Runs in this process. `held` is keyed by tenant and thread: a thread executes one run at a time."""
+    """Runs in this process. `held` is keyed by fence: a thread that has the id of a deleted one may begin a run while
+    that one's still ends.
+    """
 
     def __init__(self, runtime: Runtime, pulse: Pulse) -> None:
         self._runtime, self._pulse = runtime, pulse
         self._tasks: set[asyncio.Task[None]] = set()
-        self.held: dict[tuple[str, str], Attempt] = {}
+        self.held: dict[int, Attempt] = {}
         self.flushers: set[Flusher] = set()
         self._stopping = False
         self._puller: WorkPuller | None = None
@@ -95,7 +97,7 @@ class Worker:
             await item.nak(RETRY_DELAY_S)
 
     async def _execute(self, attempt: Attempt) -> None:
-        self.held[attempt.key] = attempt
+        self.held[attempt.fence] = attempt
         self._pulse.hold(attempt)
         del self._runtime.beginning[attempt.fence]
         self._runtime.taking.discard(attempt.fence)
@@ -120,8 +122,7 @@ class Worker:
         finally:
             self._over(attempt, span, kind, time.monotonic() - begun)
             self._pulse.drop(attempt)
-            if self.held.get(attempt.key) is attempt:
-                del self.held[attempt.key]
+            del self.held[attempt.fence]
 
     def _begin_span(self, attempt: Attempt) -> Span:
         run = attempt.run
