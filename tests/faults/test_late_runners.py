@@ -92,6 +92,25 @@ async def test_a_cancel_that_comes_before_the_answer_to_a_start_is_not_overlooke
             assert state["values"].get("count", 0) < 10_000
 
 
+async def test_a_run_that_is_being_taken_when_its_runner_is_stopped_is_handed_back(stack: Stack) -> None:
+    """Its runner would end at the end of its grace, and the run go on when its holder is missed."""
+    thread_id = new_thread()
+    async with Proxy(stack.nats_url) as proxy, asyncio.timeout(DEADLINE_S):
+        runner = stack.spawn_runner(nats_url=proxy.url)
+        await asyncio.to_thread(lambda: stack.start(runners=0))
+        await runner.ready()
+        async with Client(stack.url) as client:
+            proxy.hold_at = b"HPUB leases."
+            run_id = await client.start(thread_id, "counter", {"steps": 100, "delay_s": 0.01})
+            await until(lambda: proxy.is_holding)
+            runner.terminate()
+            await until(lambda: "draining" in runner.log_text())
+            proxy.let_go()
+            await runner.ended()
+            await stack.spawn_runner().ready()
+            assert set(spoken(await client.run_events(thread_id), run_id)) == {2}
+
+
 async def test_a_cancel_that_is_accepted_when_the_graph_has_ended_is_not_overlooked(stack: Stack) -> None:
     stack.settings["slipstream_crashpoint"] = "stop:executed"
     await asyncio.to_thread(lambda: stack.start(runners=2))

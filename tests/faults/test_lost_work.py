@@ -1,5 +1,5 @@
 """Runs that nobody holds: their work item is lost or acknowledged by somebody who did not do the work. The sweep finds
-them in the log, whatever was left undone, and a runner does it.
+them in the log, whatever was left undone, and a runner does it. It may find one whose item only waits, too.
 """
 
 import asyncio
@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from slipstream_nats.connection import Connection, connect
-from slipstream_nats.workqueue import WorkPuller
+from slipstream_nats.publisher import open_publisher
+from slipstream_nats.workqueue import WorkPuller, WorkQueue
 from slipstream_schemas import subjects
 from slipstream_schemas.subjects import Scope
 from testkit.client import Client, new_thread
@@ -21,6 +22,7 @@ from testkit.wait import until
 SWEEPING = {"slipstream_ack_wait_s": "1", "slipstream_sweep_s": "0.5"}
 SLOW = {"steps": 30, "delay_s": 0.1}
 QUICK = {"steps": 2}
+RUNS = 5
 QUEUED = {"multitaskStrategy": "enqueue"}
 
 
@@ -75,6 +77,22 @@ async def test_a_waiting_run_whose_work_item_is_lost(idle: Stack, nats: Connecti
         await idle.spawn_runner(**SWEEPING).ready()
         assert roots(await client.run_events(thread_id)) == ["running", "completed"]
         await goes_on(client, thread_id)
+
+
+async def test_runs_that_are_queued_twice_are_executed_once(idle: Stack, nats: Connection) -> None:
+    """As by the sweep where all slots were taken for long; then a runner comes, and takes both items of each."""
+    work = WorkQueue(await open_publisher(nats), idle.region)
+    attempts: list[str] = []
+    async with Client(idle.url) as client:
+        runs = {new_thread(): "" for _ in range(RUNS)}
+        for thread_id in runs:
+            runs[thread_id] = await client.start(thread_id, "counter", QUICK)
+            await work.put(Scope(idle.region), thread_id, runs[thread_id], again=":again")
+        await idle.spawn_runner().ready()
+        for thread_id, run_id in runs.items():
+            ids = [str(frame.body.get("event_id")).split(":") for frame in await client.run_events(thread_id)]
+            attempts += [each[1] for each in ids if each[0] == run_id]
+    assert set(attempts) == {"1"}
 
 
 async def test_a_waiting_run_whose_work_item_a_zombie_has_acknowledged(idle: Stack, nats: Connection) -> None:

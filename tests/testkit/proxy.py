@@ -5,7 +5,8 @@ It knows five evils. `latency_s` and `bytes_per_s` slow what passes. `cut()` clo
 nobody is told; new links fare the same, unless only the links that exist are to be lost (`new_too=False`, a peer that
 was replaced by another). `stall()` takes nothing from either side, as where packets are dropped. `heal()` lets bytes
 pass again; a link that lost some never carries any again and is reset. `lose_answer_to` takes one answer of a NATS
-server out of what passes, as when the leader of a stream dies behind an append.
+server out of what passes, as when the leader of a stream dies behind an append; `hold_at` keeps one publish, and what
+its link sends behind it, until `let_go()`, as where a service is slow just there.
 
 One for each pair of a service and a server, so that one process can be cut off alone:
 
@@ -66,6 +67,10 @@ class Proxy:
         """Words of a NATS publish; the answer to the next one that has them does not pass."""
         self._lost_reply = b""
         self.lost_answers = 0
+        self.hold_at = b""
+        """Words of a NATS publish; the next one that has them waits."""
+        self.is_holding = False
+        self._let_go = asyncio.Event()
         self.links_made = 0
 
     @property
@@ -130,6 +135,10 @@ class Proxy:
         if self._server is None:
             await self._listen()
 
+    def let_go(self) -> None:
+        """Let pass what is held."""
+        self._let_go.set()
+
     def _end_all(self, *, reset: bool) -> None:
         for link in list(self._links):
             link.end(reset=reset)
@@ -165,6 +174,9 @@ class Proxy:
             while chunk := await reader.read(CHUNK_BYTES):
                 if link.stalls:
                     break
+                if to_server and self.hold_at and self.hold_at in chunk:
+                    self.hold_at, self.is_holding = b"", True
+                    await self._let_go.wait()
                 chunk = self._without_answer(chunk, to_server=to_server)
                 if link.loses_to_server if to_server else link.loses_to_client:
                     continue

@@ -21,9 +21,16 @@ class LeaseTaken(msgspec.Struct):
 
 async def last(connection: Connection, scope: Scope, thread_id: str) -> int:
     """The seq of the newest lease, 0 when none was ever taken. Raises: Unavailable."""
+    return (await newest(connection, scope, thread_id))[0]
+
+
+async def newest(connection: Connection, scope: Scope, thread_id: str) -> tuple[int, LeaseTaken]:
+    """The seq of the newest lease and its record; 0 and nobody when none was ever taken. Raises: Unavailable."""
     stream = subjects.threads_stream(scope.region)
     found = await last_of_subject(connection, stream, subjects.lease(scope, thread_id))
-    return 0 if found is None else found.stream_seq
+    if found is None:
+        return 0, LeaseTaken("", "", 0)
+    return found.stream_seq, msgspec.json.decode(found.body, type=LeaseTaken)
 
 
 async def forget(connection: Connection, scope: Scope, thread_id: str, fence: int) -> None:

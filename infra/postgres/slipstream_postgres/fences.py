@@ -19,14 +19,16 @@ CHECKPOINT_TABLES = ("checkpoint_writes", "checkpoint_blobs", "checkpoints")
 
 
 async def forget_checkpoints(database: Database, thread_key: str, fence: int) -> None:
-    """Delete a thread's checkpoints and its fence. Advance the fence first, or a late run writes new ones.
+    """Delete a thread's checkpoints and its fence, if it is still this one: a later one may be another thread's.
 
-    Where there is no fence, nobody may write; where there is a later one, nothing is deleted. Raises: Unavailable.
+    Advance the fence first, or a late run writes new ones. Where there is no fence, nobody may write. Raises:
+    Unavailable.
     """
     async with database.connection() as connection, connection.transaction():
-        own = "DELETE FROM fences WHERE thread_key=$1 AND fence=$2 RETURNING 1"
-        if await connection.fetchval(own, thread_key, fence) is None:
+        held = "SELECT 1 FROM fences WHERE thread_key=$1 AND fence=$2 FOR UPDATE"
+        if await connection.fetchval(held, thread_key, fence) is None:
             return
         for table in CHECKPOINT_TABLES:
             if await connection.fetchval("SELECT to_regclass($1)", table) is not None:
                 await connection.execute(f"DELETE FROM {table} WHERE thread_id=$1", thread_key)
+        await connection.execute("DELETE FROM fences WHERE thread_key=$1", thread_key)

@@ -71,7 +71,7 @@ async def run(settings: ServiceSettings, graphs: Graphs, store: StoreSettings) -
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     runtime = await open_runtime(settings, graphs, store)
-    pulse = Pulse(settings, runtime.holder, runtime.beginning)
+    pulse = Pulse(settings, runtime.holder, runtime.taking)
     pulse.start()
     worker = Worker(runtime, pulse)
     runtime.metrics.read_from(settings.runner_slots, lambda: len(worker.held), worker.waiting_lines)

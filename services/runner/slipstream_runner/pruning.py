@@ -12,7 +12,8 @@ from slipstream_schemas.subjects import Scope, thread_key
 
 log = logging.getLogger("slipstream.runner")
 
-HOLD = "SELECT 1 FROM fences WHERE thread_key=%s FOR SHARE"
+HOLD = "SELECT 1 FROM fences WHERE thread_key=%s FOR UPDATE"
+"""Nobody writes meanwhile: a state that is written at an older checkpoint shares what is stored of it."""
 
 
 class PruneQuestion(msgspec.Struct, tag_field="ask", tag="prune"):
@@ -33,7 +34,8 @@ async def keep_latest(runtime: Runtime, question: PruneQuestion) -> bool:
     key = thread_key(scope, question.thread_id)
     with failures(None):
         async with runtime.checkpoints.connection() as connection, connection.transaction():
-            # A run that begins from now on waits for this row; one that began before shows in the head.
+            # A run or an update that begins from now on waits for this row; one that began before shows in the head, or
+            # holds the row.
             await connection.execute(HOLD, (key,))
             if rs.is_busy(rs.existing((await runtime.control.head(scope, question.thread_id)).state)):
                 return False

@@ -48,8 +48,8 @@ class _Question(msgspec.Struct):
 class Pulse:
     """Keeps held runs alive. `hold` and `drop` are called from the main loop, everything else runs on the thread."""
 
-    def __init__(self, settings: ServiceSettings, holder: str, beginning: Container[int] = ()) -> None:
-        self._settings, self._holder, self._beginning = settings, holder, beginning
+    def __init__(self, settings: ServiceSettings, holder: str, taking: Container[int] = ()) -> None:
+        self._settings, self._holder, self._taking = settings, holder, taking
         # By fence: a run may be delivered again to the very process that executes it.
         self._held: dict[int, Attempt] = {}
         self._delivered: dict[str, None] = {}
@@ -108,8 +108,8 @@ class Pulse:
         self._held.pop(attempt.fence, None)
 
     def holds(self, fence: int) -> bool:
-        """Whether this process executes the attempt under that lease, or begins it."""
-        return fence in self._held or fence in self._beginning
+        """Whether this process executes the attempt under that lease, or takes its run."""
+        return fence in self._held or fence in self._taking
 
     def _main(self) -> None:
         try:

@@ -25,8 +25,9 @@ from slipstream_telemetry.tracing import Tracing
 class Runtime(msgspec.Struct, frozen=True):
     """The connections and tables of a runner process. `holder` is its name in leases.
 
-    `beginning` are, by fence, the attempts that are being told to the control log: whoever reads there of one of them
-    finds a holder that lives, and what is asked of it before the log's answer has come is not lost.
+    `taking` are the fences of runs that it takes and does not execute yet: whoever asks finds a holder that lives.
+    `beginning` are those attempts, by fence, that are being told to the control log: what is asked of one before the
+    log's answer has come is not lost.
     """
 
     settings: ServiceSettings
@@ -43,6 +44,7 @@ class Runtime(msgspec.Struct, frozen=True):
     stores: Stores
     metrics: RunnerMetrics
     tracing: Tracing
+    taking: set[int] = msgspec.field(default_factory=lambda: set[int]())
     beginning: dict[int, "Attempt"] = msgspec.field(default_factory=lambda: dict[int, Attempt]())
 
 
@@ -77,7 +79,7 @@ class Attempt(msgspec.Struct):
 
     @property
     def key(self) -> tuple[str, str]:
-        """Its tenant and thread, which execute one run at a time."""
+        """Its tenant and thread."""
         return self.scope.tenant, self.thread_id
 
     def cancel(self, reason: str | CancelAction) -> None:

@@ -4,11 +4,14 @@ handing back a run that is not over.
 
 from collections.abc import Sequence
 
+from slipstream_nats import leases
 from slipstream_nats import owed as debts
 from slipstream_nats.controllog import DECIDE_DEADLINE_S, ControlLog
+from slipstream_nats.publisher import WrongSequence
 from slipstream_nats.threadlog import ThreadLogWriter
 from slipstream_runner.runtime import Attempt, Runtime, now_ms
 from slipstream_schemas import run_state as rs
+from slipstream_schemas.errors import Fenced
 from slipstream_schemas.record import NOTHING_OPEN, OpenState
 from slipstream_schemas.subjects import Scope
 
@@ -21,6 +24,30 @@ async def pay_owed(
     await debts.pay(runtime.threads, writer, scope, thread_id, owed, opened)
     if settle and owed:
         await debts.settle(runtime.control, scope, thread_id, owed, now_ms())
+
+
+async def settle(runtime: Runtime, scope: Scope, thread_id: str) -> bool:
+    """Publish what the thread owes, unless somebody executes a run of it, or is about to: that one pays in passing.
+
+    False when somebody has taken the lease meanwhile. Raises: Unavailable.
+    """
+    lease = await leases.last(runtime.connection, scope, thread_id)
+    if not await _owed_by_idle(runtime, scope, thread_id):
+        return True
+    try:
+        fence = await leases.take(runtime.publisher, scope, thread_id, runtime.holder, "", expected=lease)
+        # Under the lease once more: the thread may have been deleted, and its id another's.
+        owed = await _owed_by_idle(runtime, scope, thread_id)
+        await pay_owed(runtime, runtime.threads.writer(scope, thread_id, fence), scope, thread_id, owed, settle=True)
+    except (WrongSequence, Fenced):
+        return False
+    return True
+
+
+async def _owed_by_idle(runtime: Runtime, scope: Scope, thread_id: str) -> Sequence[rs.OwedTerminal]:
+    """What a thread owes on which nobody executes a run, or is about to. Raises: Unavailable."""
+    state = (await runtime.control.head(scope, thread_id)).state
+    return () if state is None or state.running or rs.next_run(state, now_ms()) else state.owed
 
 
 async def put_next(runtime: Runtime, scope: Scope, thread_id: str, state: rs.ThreadState) -> None:

@@ -13,7 +13,7 @@ One work item too many does no harm: its taker asks again before it acts.
 import asyncio
 import logging
 import time
-from collections.abc import Container
+from collections.abc import Mapping
 from typing import Final
 
 import msgspec
@@ -22,7 +22,7 @@ from slipstream_nats import rpc
 from slipstream_nats.owed import is_published
 from slipstream_nats.pull import open_pull
 from slipstream_postgres import positions, runs
-from slipstream_runner.runtime import Runtime, now_ms
+from slipstream_runner.runtime import Attempt, Runtime, now_ms
 from slipstream_schemas import run_state as rs
 from slipstream_schemas import subjects
 from slipstream_schemas.errors import SlipstreamError, Unavailable
@@ -32,7 +32,7 @@ from slipstream_schemas.subjects import Scope
 log = logging.getLogger("slipstream.runner")
 
 POSITION: Final = "sweep"
-Held = Container[tuple[str, str]]
+Held = Mapping[int, Attempt]
 
 
 class _Round(msgspec.Struct, frozen=True):
@@ -43,7 +43,7 @@ class _Round(msgspec.Struct, frozen=True):
 
 
 async def sweep(runtime: Runtime, held: Held) -> None:
-    """Sweep for ever. `held` are the `(tenant, thread_id)` that this process works on."""
+    """Sweep for ever. `held` are the attempts of this process."""
     while True:
         await asyncio.sleep(runtime.settings.sweep_s)
         older_than_s = 3 * runtime.settings.ack_wait_s
@@ -58,9 +58,13 @@ async def sweep(runtime: Runtime, held: Held) -> None:
                 log.exception("the sweep failed")
 
 
+def _is_held(held: Held, tenant: str, thread_id: str) -> bool:
+    return any(attempt.key == (tenant, thread_id) for attempt in held.values())
+
+
 async def _sweep_unfinished(runtime: Runtime, held: Held, now: _Round) -> None:
     for tenant, thread_id, run_id in await runs.unfinished(runtime.database, now.older_than_s):
-        if (tenant, thread_id) in held:
+        if _is_held(held, tenant, thread_id):
             continue
         scope = Scope(runtime.settings.region, tenant)
         try:
@@ -115,7 +119,7 @@ async def _sweep_some(runtime: Runtime, held: Held, now: _Round) -> bool:
         changed, reached = await _changed(runtime, claim.stream_seq, newest, now_ms() - int(now.older_than_s * 1000))
         for subject in [subject for subject, owes in changed.items() if owes]:
             where = subjects.parse(subject)
-            if (where.scope.tenant, where.thread_id) in held:
+            if _is_held(held, where.scope.tenant, where.thread_id):
                 continue
             try:
                 run_id = await _owing(runtime, where.scope, where.thread_id)

@@ -2,6 +2,10 @@
 
 The order is the point: lease (the old holder's publishes are refused), fence row (its checkpoints are refused), then
 the checkpoint, then `run_started` expecting the head. Any other order lets the old holder write after we have read.
+
+A run may be queued more than once, and its items be delivered at one moment. So the lease is taken from the one that
+the head names, and whoever finds it taken leaves the run to the taker, if that lives: it would else shut out an attempt
+that has just begun.
 """
 
 import asyncio
@@ -18,7 +22,7 @@ from slipstream_postgres import fences
 from slipstream_runner.checkpoints import FencedSaver
 from slipstream_runner.recover import open_after
 from slipstream_runner.runtime import Attempt, Runtime, now_ms
-from slipstream_runner.settling import pay_owed, put_next
+from slipstream_runner.settling import pay_owed, put_next, settle
 from slipstream_runner.undoing import remember
 from slipstream_schemas import run_state as rs
 from slipstream_schemas import subjects
@@ -29,9 +33,14 @@ from slipstream_schemas.record import NOTHING_OPEN, OpenState
 log = logging.getLogger("slipstream.runner")
 
 
+class _LeaseTaken(Exception):
+    """Somebody has taken the lease since."""
+
+
 async def take(runtime: Runtime, item: WorkItem) -> Attempt | None:
     """Make the run ours, or finish what its work item still asks for and return None. Raises: Unavailable, Corrupt."""
     runtime.crash.reach("delivered")
+    lease: int | None = None
     while True:
         head = await runtime.control.head(item.scope, item.thread_id)
         state = head.state
@@ -41,8 +50,14 @@ async def take(runtime: Runtime, item: WorkItem) -> Attempt | None:
         if not await _is_ours(runtime, item, state):
             return None
         try:
-            return await _start(runtime, item, head, state)
+            return await _start(runtime, item, head, state, state.fence if lease is None else lease)
+        except _LeaseTaken:
+            lease, taken = await leases.newest(runtime.connection, item.scope, item.thread_id)
+            if taken.run_id == item.run_id and await _holder_lives(runtime, taken.holder, lease):
+                await item.nak(runtime.settings.ack_wait_s)
+                return None
         except WrongSequence:
+            lease = None
             log.info("run %s: its thread changed while it was taken, looking again", item.run_id)
 
 
@@ -50,7 +65,7 @@ async def _is_ours(runtime: Runtime, item: WorkItem, state: rs.ThreadState) -> b
     """Whether the run may execute here now; if not, the work item is answered."""
     running = state.running
     if running is not None and running.run_id == item.run_id:
-        if running.holder is None or not await _holder_lives(runtime, running):
+        if running.holder is None or not await _holder_lives(runtime, running.holder, running.fence):
             return True
         await item.nak(runtime.settings.ack_wait_s)
         return False
@@ -62,10 +77,9 @@ async def _is_ours(runtime: Runtime, item: WorkItem, state: rs.ThreadState) -> b
         return False
     # The run is over. Whoever ended it may have died before it had paid for that.
     if running is None:
-        if state.owed:
-            fence = await leases.take(runtime.publisher, item.scope, item.thread_id, runtime.holder, item.run_id)
-            writer = runtime.threads.writer(item.scope, item.thread_id, fence)
-            await pay_owed(runtime, writer, item.scope, item.thread_id, state.owed, settle=True)
+        if not await settle(runtime, item.scope, item.thread_id):
+            await item.nak(runtime.settings.ack_wait_s)
+            return False
         await put_next(runtime, item.scope, item.thread_id, state)
     await item.ack()
     return False
@@ -85,13 +99,13 @@ async def _is_due(runtime: Runtime, item: WorkItem, state: rs.ThreadState) -> bo
     return False
 
 
-async def _holder_lives(runtime: Runtime, running: rs.RunningRun) -> bool:
-    """Ask the holder. Nobody there: it is dead. No answer: ask once more after an ack wait, it may be paused.
+async def _holder_lives(runtime: Runtime, holder: str, fence: int) -> bool:
+    """Ask the holder of a lease. Nobody there: it is dead. No answer: ask again after an ack wait, it may be paused.
 
     Right after an outage of the broker nobody is there yet.
     """
-    subject = subjects.runner_rpc(runtime.settings.region, running.holder or "")
-    question = msgspec.json.encode({"fence": running.fence})
+    subject = subjects.runner_rpc(runtime.settings.region, holder)
+    question = msgspec.json.encode({"fence": fence})
     for is_last in (False, True):
         try:
             answer = await rpc.call(runtime.connection, subject, question, HOLDER_ANSWER_DEADLINE_S)
@@ -103,21 +117,44 @@ async def _holder_lives(runtime: Runtime, running: rs.RunningRun) -> bool:
             await asyncio.sleep(returns_s)
         except Unavailable:
             if is_last:
-                log.warning("run %s: its holder %s does not answer, taking over", running.run_id, running.holder)
+                log.warning("the holder %s of lease %d does not answer, taking over", holder, fence)
                 return False
             await asyncio.sleep(runtime.settings.ack_wait_s)
     return False
 
 
-async def _start(runtime: Runtime, item: WorkItem, head: Head, state: rs.ThreadState) -> Attempt:
-    """Shut the old holder out and append `run_started`. Raises: WrongSequence when the head moved."""
-    accepted, fence = await asyncio.gather(
-        _created(runtime, head, state, item.run_id),
-        leases.take(runtime.publisher, item.scope, item.thread_id, runtime.holder, item.run_id),
-    )
+async def _start(runtime: Runtime, item: WorkItem, head: Head, state: rs.ThreadState, lease: int) -> Attempt:
+    """Shut the old holder out, whose lease is `lease`, and append `run_started`.
+
+    Raises: _LeaseTaken, WrongSequence when the head moved.
+    """
+    try:
+        accepted, fence = await asyncio.gather(
+            _created(runtime, head, state, item.run_id),
+            leases.take(runtime.publisher, item.scope, item.thread_id, runtime.holder, item.run_id, expected=lease),
+        )
+    except WrongSequence as error:
+        raise _LeaseTaken from error
+    runtime.taking.add(fence)
+    try:
+        return await _begin(runtime, item, head, state, accepted, fence)
+    except BaseException:
+        # A cancel, too: whoever asks must not be told of a holder that has given up.
+        runtime.taking.discard(fence)
+        runtime.beginning.pop(fence, None)
+        raise
+
+
+async def _begin(
+    runtime: Runtime, item: WorkItem, head: Head, state: rs.ThreadState, accepted: rs.Transition, fence: int
+) -> Attempt:
+    """Append `run_started`, under our lease. Raises: WrongSequence when the head moved."""
     created = msgspec.json.decode(accepted.payload, type=rs.RunCreated)
     runtime.crash.reach("leased")
     writer = runtime.threads.writer(item.scope, item.thread_id, fence)
+    if state.owed and (await runtime.control.head(item.scope, item.thread_id)).stream_seq != head.stream_seq:
+        # It may have been deleted before we had the lease, and its log be another's.
+        raise WrongSequence("the thread has changed", -1)
     opened = await _left_open(runtime, item, state)
     await asyncio.gather(
         fences.advance(runtime.database, subjects.thread_key(item.scope, item.thread_id), fence),
@@ -139,12 +176,7 @@ async def _start(runtime: Runtime, item: WorkItem, head: Head, state: rs.ThreadS
     )  # fmt: skip
     # From here on: a cancel may be accepted, and seen by the watch, before the log's answer to this has come.
     runtime.beginning[fence] = attempt
-    try:
-        await runtime.control.append_once(item.scope, item.thread_id, transition, head.stream_seq)
-    except BaseException:
-        # A cancel, too: whoever asks must not be told of a holder that has given up.
-        del runtime.beginning[fence]
-        raise
+    await runtime.control.append_once(item.scope, item.thread_id, transition, head.stream_seq)
     runtime.crash.reach("started")
     if number == 1:
         runtime.metrics.queue_wait.observe(max(0, transition.at_ms - accepted.at_ms) / 1000)

@@ -6,7 +6,8 @@ refused and leave something. The order:
 
 1. The lease that rules now is read, then the head of the control log. A thread that runs or waits is refused. The lease
    is then taken *from the one that was read*: a runner that has taken the thread since keeps it. A runner that takes
-   it later shuts us out, as any holder.
+   it later shuts us out, as any holder. The head is read again under it, and the lease once more behind the fence row:
+   a thread that was deleted in between, and perhaps erased, gets nothing.
 2. What an ended run owes is paid, and the fence row raised.
 3. In one Postgres transaction, which holds the fence row, the graph applies the update and the new state is read back.
    A run that begins now waits for that row, so it sees the update whole or not at all. Until the commit every failure
@@ -121,8 +122,12 @@ async def update_state(runtime: Runtime, question: UpdateQuestion) -> Updated:
             runtime.publisher, scope, thread_id, runtime.holder, question.command_id, expected=lease
         )
         writer = runtime.threads.writer(scope, thread_id, fence)
+        # Under the lease once more: the thread may have been deleted, and its id another's.
+        state = rs.existing((await runtime.control.head(scope, thread_id)).state)
         await pay_owed(runtime, writer, scope, thread_id, state.owed, settle=False)
-        if not await fences.advance(runtime.database, thread_key(scope, thread_id), fence):
+        is_highest = await fences.advance(runtime.database, thread_key(scope, thread_id), fence)
+        # Where it was erased before, its fence is ours again, which nobody raises.
+        if not is_highest or await leases.last(runtime.connection, scope, thread_id) != fence:
             raise Conflict(OVERTAKEN)
         written = await _write(runtime, question, scope, fence, await _interrupts(runtime, question, scope, state))
     except (WrongSequence, Fenced) as error:

@@ -21,11 +21,11 @@ POLL_S = 0.01
 async def watch(
     connection: Connection,
     region: str,
-    held: Mapping[tuple[str, str], Attempt],
+    held: Mapping[int, Attempt],
     beginning: Mapping[int, Attempt],
     ready: asyncio.Event,
 ) -> None:
-    """Follow the region's control log from now on, for ever. `held` is keyed by tenant and thread.
+    """Follow the region's control log from now on, for ever. `held` and `beginning` are keyed by fence.
 
     `beginning` are attempts whose start may be in the log already while its answer is under way. `ready` is set once
     nothing can be missed: no run may be taken before.
@@ -39,10 +39,7 @@ async def watch(
             for message in batch:
                 where = subjects.parse(message.subject)
                 key = (where.scope.tenant, where.thread_id)
-                attempts = [each for each in beginning.values() if each.key == key]
-                if key in held:
-                    attempts.append(held[key])
-                for attempt in attempts:
+                for attempt in [each for each in (*beginning.values(), *held.values()) if each.key == key]:
                     if message.stream_seq > attempt.control_seq:
                         _concerns(attempt, message)
 

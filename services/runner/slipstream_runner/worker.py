@@ -30,12 +30,14 @@ FOREIGN_GRAPH_DELAY_S = 0.5
 
 
 class Worker:
-    """Runs in this process. `held` is keyed by tenant and thread: a thread executes one run at a time."""
+    """Runs in this process. `held` is keyed by fence: a thread that has the id of a deleted one may begin a run while
+    that one's still ends.
+    """
 
     def __init__(self, runtime: Runtime, pulse: Pulse) -> None:
         self._runtime, self._pulse = runtime, pulse
         self._tasks: set[asyncio.Task[None]] = set()
-        self.held: dict[tuple[str, str], Attempt] = {}
+        self.held: dict[int, Attempt] = {}
         self.flushers: set[Flusher] = set()
         self._stopping = False
         self._puller: WorkPuller | None = None
@@ -95,9 +97,10 @@ class Worker:
             await item.nak(RETRY_DELAY_S)
 
     async def _execute(self, attempt: Attempt) -> None:
-        self.held[attempt.key] = attempt
+        self.held[attempt.fence] = attempt
         self._pulse.hold(attempt)
         del self._runtime.beginning[attempt.fence]
+        self._runtime.taking.discard(attempt.fence)
         begun, kind = time.monotonic(), "lost"
         span = self._begin_span(attempt)
         try:
@@ -119,8 +122,7 @@ class Worker:
         finally:
             self._over(attempt, span, kind, time.monotonic() - begun)
             self._pulse.drop(attempt)
-            if self.held.get(attempt.key) is attempt:
-                del self.held[attempt.key]
+            del self.held[attempt.fence]
 
     def _begin_span(self, attempt: Attempt) -> Span:
         run = attempt.run
@@ -142,7 +144,10 @@ class Worker:
         span.end(kind if kind in ("error", "timeout", "lost") else "")
 
     async def _refusal(self, attempt: Attempt) -> Outcome | None:
-        """Why the attempt must not execute: it crashed too often, or nobody has its graph."""
+        """Why the attempt must not execute: nobody would end it, it crashed too often, or nobody has its graph."""
+        if self._stopping:
+            # It was being taken when we were asked to stop: the drain may have handed back all that it waits for.
+            return Outcome("release")
         running = attempt.state.running
         if running is not None and running.crashes > RUN_CRASHES_MAX:
             text = f"the run's holder vanished {running.crashes} times; it is not tried again"
