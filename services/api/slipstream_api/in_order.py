@@ -8,6 +8,7 @@ for one request than for the next.
 
 import asyncio
 import logging
+import re
 from typing import Any, Final
 
 from litestar.enums import ScopeType
@@ -17,7 +18,8 @@ from slipstream_schemas.limits import STREAM_ORDER_WAIT_S
 
 log = logging.getLogger("slipstream.api")
 
-STREAMS: Final = ("/stream/events", "/stream")
+STREAM: Final = re.compile(r"/threads/[^/]+/stream(/events)?")
+"""Not the streams of runs, whose clients open one for each run: a backend's users would wait for each other."""
 ANSWERS: Final = frozenset({"http.response.start", "websocket.accept", "websocket.close"})
 TOLD_APART_BY: Final = (b"user-agent", b"authorization", b"x-api-key")
 Key = tuple[object, ...]
@@ -70,10 +72,9 @@ async def _wait(before: asyncio.Event, path: str) -> None:
 
 
 def _asks_for_stream(scope: Scope) -> bool:
-    is_asked_for = scope["type"] == ScopeType.WEBSOCKET or (
-        scope["type"] == ScopeType.HTTP and scope["method"] == "POST"
-    )
-    return is_asked_for and scope["path"].endswith(STREAMS)
+    if scope["type"] == ScopeType.HTTP and scope["method"] != "POST":
+        return False
+    return STREAM.fullmatch(scope["path"]) is not None
 
 
 def _key_of(scope: Scope) -> Key:
